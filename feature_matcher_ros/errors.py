@@ -1,0 +1,46 @@
+"""Every error this package raises on purpose.
+
+    FeatureMatcherError
+    ├── ConfigError        a configuration file or value is wrong
+    ├── CalibrationError   a camera, its intrinsics or its distortion cannot be used
+    ├── ImageError         an image or depth map cannot be decoded or has an impossible shape
+    ├── SourceError        a bag, dataset folder or video cannot be read
+    ├── OutputError        a result cannot be written
+    ├── MatcherError       a matcher or extractor was given what it cannot process
+    └── RuntimeLoadError   a graph cannot be opened by the runtime that was asked for
+
+Each message is one sentence that holds the offending value, the cause and the remedy, so that the
+command line can print it as it is.
+"""
+
+
+class FeatureMatcherError(Exception):
+    """Base of all errors of this package; ``str(error)`` is fit to be shown to the user."""
+
+
+class ConfigError(FeatureMatcherError):
+    """A configuration file or value is wrong."""
+
+
+class CalibrationError(FeatureMatcherError):
+    """A camera, its intrinsics or its distortion cannot be used."""
+
+
+class ImageError(FeatureMatcherError):
+    """An image or depth map cannot be decoded or has an impossible shape."""
+
+
+class SourceError(FeatureMatcherError):
+    """A bag, dataset folder or video cannot be read."""
+
+
+class OutputError(FeatureMatcherError):
+    """A result cannot be written."""
+
+
+class MatcherError(FeatureMatcherError):
+    """A matcher or extractor was given what it cannot process."""
+
+
+class RuntimeLoadError(FeatureMatcherError):
+    """A graph cannot be opened by the runtime that was asked for."""

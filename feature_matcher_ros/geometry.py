@@ -1,0 +1,163 @@
+"""Rigid motions, cameras and two-view geometry in plain numpy."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from feature_matcher_ros.datatypes import Camera, DistortionModel, Float
+
+# OpenCV 5 takes the criteria in undistortPoints itself; OpenCV 4 has a second function for it.
+_undistort = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)
+# Undistortion is iterated until the point moves less than this, or this many times.
+_UNDISTORT_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-9)
+
+
+def normalize_points(pixels: NDArray[np.floating], camera: Camera) -> Float:
+    """Turn pixels (N, 2) into undistorted normalised coordinates (N, 2), the ray's x/z and y/z."""
+    points = np.ascontiguousarray(pixels, dtype=np.float64).reshape(-1, 1, 2)
+    if len(points) == 0:
+        return np.zeros((0, 2))
+    if camera.distortion_model is DistortionModel.NONE or not np.any(camera.distortion):
+        K = camera.K
+        y = (points[:, 0, 1] - K[1, 2]) / K[1, 1]
+        x = (points[:, 0, 0] - K[0, 2] - K[0, 1] * y) / K[0, 0]
+        return np.stack([x, y], axis=1)
+    if camera.distortion_model is DistortionModel.EQUIDISTANT:
+        undistorted = cv2.fisheye.undistortPoints(points, camera.K, camera.distortion, criteria=_UNDISTORT_CRITERIA)
+    else:
+        undistorted = _undistort(points, camera.K, camera.distortion, R=None, P=None, criteria=_UNDISTORT_CRITERIA)
+    return np.asarray(undistorted, dtype=np.float64).reshape(-1, 2)
+
+
+def project_points(points: Float, camera: Camera) -> Float:
+    """Project points (N, 3) in the camera's axes to distorted pixels (N, 2); NaN where not in front."""
+    pixels = np.full((len(points), 2), np.nan)
+    front = points[:, 2] > 1e-9
+    if not np.any(front):
+        return pixels
+    visible = np.ascontiguousarray(points[front], dtype=np.float64).reshape(-1, 1, 3)
+    zero = np.zeros(3)
+    if camera.distortion_model is DistortionModel.EQUIDISTANT:
+        projected, _ = cv2.fisheye.projectPoints(visible, zero, zero, camera.K, camera.distortion)
+    else:
+        distortion = camera.distortion if len(camera.distortion) else None
+        projected, _ = cv2.projectPoints(visible, zero, zero, camera.K, distortion)
+    pixels[front] = projected.reshape(-1, 2)
+    return pixels
+
+
+def mean_focal_length(camera: Camera) -> float:
+    """Pixels per radian near the centre of the image."""
+    return float(camera.K[0, 0] + camera.K[1, 1]) / 2.0
+
+
+def to_rays(normalized: Float) -> Float:
+    """Unit rays (N, 3) of normalised coordinates (N, 2)."""
+    rays = np.concatenate([normalized, np.ones((len(normalized), 1))], axis=1)
+    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+
+
+def transform_points(b_from_a: Float, points: Float) -> Float:
+    """Apply a (4, 4) pose to points (N, 3)."""
+    return points @ b_from_a[:3, :3].T + b_from_a[:3, 3]
+
+
+def pose_from(rotation: ArrayLike, translation: ArrayLike) -> Float:
+    """Build a (4, 4) pose."""
+    pose = np.eye(4)
+    pose[:3, :3] = rotation
+    pose[:3, 3] = translation
+    return pose
+
+
+def invert_pose(b_from_a: Float) -> Float:
+    """Return ``a_from_b``."""
+    rotation = b_from_a[:3, :3].T
+    return pose_from(rotation, -rotation @ b_from_a[:3, 3])
+
+
+def skew(v: ArrayLike) -> Float:
+    """The matrix (3, 3) for which ``skew(v) @ x`` is the cross product of v and x."""
+    x, y, z = np.asarray(v, dtype=np.float64)
+    return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+
+
+def rotation_from_vector(vector: ArrayLike) -> Float:
+    """Rotation (3, 3) about ``vector`` (3,) by its length in radians (Rodrigues)."""
+    rotation, _ = cv2.Rodrigues(np.asarray(vector, dtype=np.float64).reshape(3, 1))
+    return np.asarray(rotation, dtype=np.float64)
+
+
+def rotation_vector(rotation: Float) -> Float:
+    """The inverse of ``rotation_from_vector``: (3,), length in [0, pi]."""
+    vector, _ = cv2.Rodrigues(rotation)
+    return np.asarray(vector, dtype=np.float64).ravel()
+
+
+def rotation_angle_deg(rotation: Float) -> float:
+    """Angle of a rotation (3, 3), in [0, 180]; exact also for tiny ones."""
+    return float(np.degrees(np.linalg.norm(rotation_vector(rotation))))
+
+
+def angle_between_deg(a: ArrayLike, b: ArrayLike) -> float:
+    """Angle between two vectors (3,), in [0, 180]."""
+    a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    return float(np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b)), np.dot(a, b))))
+
+
+def quaternion_from_rotation(rotation: Float) -> Float:
+    """Unit quaternion (4,) in the order x, y, z, w, with w >= 0."""
+    vector = rotation_vector(rotation)
+    angle = float(np.linalg.norm(vector))
+    axis_scale = 0.5 if angle < 1e-12 else np.sin(angle / 2.0) / angle
+    return np.array([*(vector * axis_scale), np.cos(angle / 2.0)])
+
+
+def rotation_from_quaternion(quaternion: ArrayLike) -> Float:
+    """Rotation (3, 3) of a quaternion x, y, z, w of any length but zero."""
+    q = np.asarray(quaternion, dtype=np.float64)
+    x, y, z, w = q / np.linalg.norm(q)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def essential_from_pose(cam1_from_cam0: Float) -> Float:
+    """Essential matrix E with ``x1.T @ E @ x0 = 0``."""
+    return skew(cam1_from_cam0[:3, 3]) @ cam1_from_cam0[:3, :3]
+
+
+def sampson_error(E: Float, normalized0: Float, normalized1: Float) -> Float:
+    """Signed first-order distance (N,) to the epipolar constraint, in normalised coordinates.
+
+    Source: Hartley and Zisserman, Multiple View Geometry, 2nd edition, eq. 11.9 (its square root).
+    """
+    x0 = np.concatenate([normalized0, np.ones((len(normalized0), 1))], axis=1)
+    x1 = np.concatenate([normalized1, np.ones((len(normalized1), 1))], axis=1)
+    line1, line0 = x0 @ E.T, x1 @ E
+    norm = np.sqrt(line1[:, 0] ** 2 + line1[:, 1] ** 2 + line0[:, 0] ** 2 + line0[:, 1] ** 2)
+    return np.einsum("ni,ni->n", x1, line1) / np.maximum(norm, 1e-12)
+
+
+def triangulate(cam1_from_cam0: Float, normalized0: Float, normalized1: Float) -> Float:
+    """Points (N, 3) in the axes of camera 0, nearest to both rays; NaN where the rays are parallel.
+
+    Solves ``depth0 * R x0 + t = depth1 * x1`` for both depths by least squares; a point may come out
+    behind a camera, which the caller decides about.
+    """
+    rotation, translation = cam1_from_cam0[:3, :3], cam1_from_cam0[:3, 3]
+    ray0 = np.concatenate([normalized0, np.ones((len(normalized0), 1))], axis=1)
+    ray1 = np.concatenate([normalized1, np.ones((len(normalized1), 1))], axis=1)
+    turned = ray0 @ rotation.T
+    aa, bb, ab = (np.einsum("ni,ni->n", u, v) for u, v in ((turned, turned), (ray1, ray1), (turned, ray1)))
+    at, bt = turned @ translation, ray1 @ translation
+    determinant = aa * bb - ab**2
+    parallel = determinant <= 1e-14 * aa * bb
+    depth0 = (ab * bt - bb * at) / np.where(parallel, np.nan, determinant)
+    return ray0 * depth0[:, None]
