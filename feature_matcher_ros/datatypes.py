@@ -30,6 +30,7 @@ class Status(str, Enum):
 
     OK = "OK"
     FIRST_FRAME = "FIRST_FRAME"  # became the first keyframe, there is nothing to match it with
+    REPEATED_STAMP = "REPEATED_STAMP"  # the time of the frame before, nothing was done with it
     GATED = "GATED"  # the gate saw too little change for a match to be worth its time
     TOO_FEW_FEATURES = "TOO_FEW_FEATURES"
     TOO_FEW_MATCHES = "TOO_FEW_MATCHES"
@@ -74,6 +75,7 @@ class KeyframeReason(str, Enum):
     TIME = "TIME"
     RECOVERY = "RECOVERY"  # connected to an old keyframe after being lost
     RESTART = "RESTART"  # lost for good: a new, unconnected beginning
+    TIME_JUMP = "TIME_JUMP"  # stamps ran backwards: likewise
 
 
 class DistortionModel(str, Enum):
@@ -174,6 +176,13 @@ class Frame:
                 f"{self.camera.width}x{self.camera.height}: publish the CameraInfo of this very image size."
             )
 
+    @property
+    def scale_source(self) -> ScaleSource:
+        """What this frame brings to measure lengths with."""
+        if self.stereo is not None:
+            return ScaleSource.STEREO
+        return ScaleSource.NONE if self.depth is None else ScaleSource.DEPTH
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
@@ -202,6 +211,15 @@ class Matches:
 
     def __len__(self) -> int:
         return len(self.points0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MetricPoints:
+    """Places of some pixels of one image in metres, measured by stereo or depth."""
+
+    points: Float  # (M, 3), in the axes of the camera; NaN where unknown
+    sigma_m: Float  # (M,), standard deviation of the depth; NaN where unknown
+    scale_source: ScaleSource
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -247,16 +265,6 @@ class PoseEstimate:
     @property
     def inlier_ratio(self) -> float:
         return self.num_inliers / len(self.inliers) if len(self.inliers) else 0.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Keyframe:
-    """The frame that others are matched to."""
-
-    frame: Frame
-    features: Features
-    world_from_cam: Float  # (4, 4); of unit baseline, not metres, where nothing gives a scale
-    segment: int  # counts the unconnected parts of the trajectory
 
 
 @dataclass(frozen=True, slots=True)

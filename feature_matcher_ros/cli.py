@@ -1,0 +1,264 @@
+"""The command line ``feature-matcher``: parse, call, print.
+
+Exit codes: 0 done, 1 bad input (one line on stderr says what to do), 2 usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from feature_matcher_ros.config import FrontEndConfig, load_config, override
+from feature_matcher_ros.errors import ConfigError, FeatureMatcherError
+
+app = typer.Typer(
+    help="Real-time visual SLAM front-end: correspondences with track ids, and robust relative poses.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+_console = Console()
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of parameters.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="One parameter, e.g. extractor.max_keypoints=2048. Repeatable.")
+]
+OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write to.")]
+
+
+def main() -> NoReturn:
+    """Run the command line; errors of this package become one line and exit code 1."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app()
+    except FeatureMatcherError as error:
+        _exit_with(str(error))
+    except MemoryError:
+        _exit_with("out of memory: process fewer or smaller images at a time.")
+    sys.exit(0)
+
+
+@app.command()
+def replay(
+    source: Annotated[Path, typer.Argument(help="Bag, dataset folder, folder of images, or video.")],
+    output: OutputOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    modality: Annotated[str | None, typer.Option(help="mono, stereo or rgbd, where the source offers several.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Dataset layout, where the files fit several.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="YAML calibration, where the source has none.")] = None,
+    image_topic: Annotated[str | None, typer.Option(help="Topic of the image, of the left one with stereo.")] = None,
+    camera_info_topic: Annotated[str | None, typer.Option(help="Topic of its CameraInfo.")] = None,
+    right_topic: Annotated[str | None, typer.Option(help="Topic of the right image.")] = None,
+    depth_topic: Annotated[str | None, typer.Option(help="Topic of the depth image.")] = None,
+    ground_truth_topic: Annotated[str | None, typer.Option(help="Topic of the true poses.")] = None,
+    start: Annotated[float, typer.Option(help="Seconds to leave out at the beginning.")] = 0.0,
+    duration: Annotated[float | None, typer.Option(help="Seconds to process.")] = None,
+    stride: Annotated[int, typer.Option(help="Process every n-th frame.")] = 1,
+    color: Annotated[bool, typer.Option("--color", help="Decode colour, for pictures and recordings.")] = False,
+    topics: Annotated[bool, typer.Option(help="Write an MCAP bag with the topics of the live node.")] = True,
+    video: Annotated[bool, typer.Option("--video", help="Write a video of the matches.")] = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="Write a recording for the rerun viewer.")] = False,
+    report: Annotated[bool, typer.Option(help="Write report.html and report.json.")] = True,
+) -> None:
+    """Run the front-end over a recording and write poses, matches and a report."""
+    from feature_matcher_ros.evaluation.replay import ReplayOptions
+    from feature_matcher_ros.evaluation.sequences import Selection
+
+    selection = Selection(
+        modality=_modality(modality),
+        layout=layout,
+        image_topic=image_topic,
+        camera_info_topic=camera_info_topic,
+        right_topic=right_topic,
+        depth_topic=depth_topic,
+        ground_truth_topic=ground_truth_topic,
+        calibration=calibration,
+        color=color or video or rerun,
+        start_s=start,
+        duration_s=duration,
+        stride=stride,
+    )
+    output = output or Path("runs") / source.resolve().stem
+    options = ReplayOptions(topics=topics, video=video, rerun=rerun)
+    _replay(source, output, selection, _load(config, settings), options, report)
+
+
+@app.command()
+def evaluate(
+    paths: Annotated[list[Path], typer.Argument(help="Run folders, or JSON files of image pairs with true poses.")],
+    ground_truth: Annotated[Path | None, typer.Option(help="TUM file; otherwise the one of the run.")] = None,
+    output: OutputOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Measure runs against the truth, side by side if several; or matchers on image pairs."""
+    from feature_matcher_ros.evaluation.evaluate_pairs import evaluate_pairs, pair_set_table
+
+    pair_sets = [path for path in paths if path.suffix == ".json"]
+    runs = [path for path in paths if path.suffix != ".json"]
+    for path in pair_sets:
+        with _progress(path.stem) as on_progress:
+            evaluation = evaluate_pairs(path, _load(config, settings), on_progress=on_progress)
+        _print_table(*pair_set_table(evaluation), title=path.stem)
+    if len(runs) == 1:
+        _report(runs[0], ground_truth)
+    elif runs:
+        _compare(runs, output or Path("comparison"))
+
+
+@app.command()
+def match(
+    image0: Annotated[Path, typer.Argument(help="First image.")],
+    image1: Annotated[Path, typer.Argument(help="Second image.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write.")] = Path("matches.png"),
+    calibration: Annotated[Path | None, typer.Option(help="YAML calibration; without one there is no pose.")] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Match two images and draw the correspondences."""
+    from feature_matcher_ros.evaluation.match_images import match_images
+
+    _console.print(match_images(image0, image1, output, _load(config, settings), calibration))
+    _console.print(f"wrote {output}")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("demo"),
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Render a scene into a bag, replay it and write the report: two minutes, no camera, no download."""
+    from feature_matcher_ros.evaluation.demo_scene import write_demo_bag
+    from feature_matcher_ros.evaluation.replay import ReplayOptions
+    from feature_matcher_ros.evaluation.sequences import Selection
+
+    with _progress("render the scene") as on_progress:
+        write_demo_bag(output / "bag", on_progress=on_progress)
+    _replay(output / "bag", output / "run", Selection(), _load(config, settings), ReplayOptions(), True)
+
+
+@app.command()
+def bench(
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")] = Path("bench.json"),
+) -> None:
+    """Time every stage on this machine, on one core and on two."""
+    from feature_matcher_ros.evaluation.benchmark import benchmark_table, run_benchmark, write_benchmark
+
+    with _progress("bench") as on_progress:
+        benchmark = run_benchmark(on_progress=on_progress)
+    _print_table(*benchmark_table(benchmark), title=benchmark.machine)
+    write_benchmark(benchmark, output)
+    _console.print(f"wrote {output}")
+
+
+def _replay(source: Path, output: Path, selection: Any, config: FrontEndConfig, options: Any, report: bool) -> None:
+    from feature_matcher_ros.evaluation.replay import replay as run_replay
+
+    with _progress(source.name) as on_progress:
+        summary = run_replay(
+            source, output, selection=selection, config=config, options=options, on_progress=on_progress
+        )
+    for reason, count in summary.skipped.items():
+        _console.print(f"[yellow]skipped {count}[/]: {reason}")
+    if not summary.finished:
+        _console.print(f"interrupted after {summary.num_frames} frames; {output} holds everything up to there")
+        raise typer.Exit(130)
+    rate = summary.num_frames / summary.wall_s if summary.wall_s else 0.0
+    _console.print(
+        f"{summary.num_frames} frames of {summary.name} ({summary.modality.lower()}), {rate:.1f} Hz, in {output}"
+    )
+    if report:
+        _report(output, None)
+
+
+def _report(run: Path, ground_truth: Path | None) -> None:
+    from feature_matcher_ros.evaluation.evaluate import evaluate_run, summary_rows
+    from feature_matcher_ros.evaluation.report import write_report
+
+    with _console.status("writing the report"):
+        evaluation = evaluate_run(run, ground_truth)
+        path = write_report(evaluation, run)
+    _print_table(["", ""], summary_rows(evaluation), title=str(run))
+    _console.print(f"report: {path}")
+
+
+def _compare(runs: list[Path], output: Path) -> None:
+    from feature_matcher_ros.evaluation.compare import compare_runs, comparison_table
+
+    comparison = compare_runs(runs, output)
+    _print_table(*comparison_table(comparison), title="comparison")
+    _console.print(f"report: {output / 'comparison.html'}")
+
+
+def _load(path: Path | None, settings: list[str] | None) -> FrontEndConfig:
+    config = FrontEndConfig() if path is None else load_config(path)
+    pairs = [setting.partition("=") for setting in settings or []]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise ConfigError(f"--set {name} has no value: write --set {name}=VALUE.")
+    return override(config, {name: value for name, _, value in pairs})
+
+
+def _modality(name: str | None) -> Any:
+    from feature_matcher_ros.evaluation.sequences import Modality
+
+    if name is None:
+        return None
+    try:
+        return Modality(name.upper())
+    except ValueError as error:
+        choices = ", ".join(modality.value.lower() for modality in Modality)
+        raise ConfigError(f"--modality {name} is not one of {choices}.") from error
+
+
+class _RateColumn(ProgressColumn):
+    """Frames per second so far."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:5.1f} Hz", style="cyan")
+
+
+@contextmanager
+def _progress(title: str) -> Iterator[Any]:
+    """Show a bar with count, rate and time left; yields ``on_progress(done, total)``."""
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=_console) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def _print_table(header: list[str], rows: list[tuple[str, ...]], title: str) -> None:
+    table = Table(title=title, show_header=any(header))
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    _console.print(table)
+
+
+def _exit_with(sentence: str) -> NoReturn:
+    sys.stderr.write(f"feature-matcher: {sentence}\n")
+    sys.exit(1)
+
+
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt

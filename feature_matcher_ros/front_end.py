@@ -1,0 +1,225 @@
+"""The front-end: camera frames in; correspondences with track ids and robust poses out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from feature_matcher_ros.config import FrontEndConfig
+from feature_matcher_ros.datatypes import (
+    Features,
+    Frame,
+    FrontEndResult,
+    GateMeasurement,
+    KeyframeReason,
+    Matches,
+    MetricPoints,
+    MotionType,
+    Odometry,
+    PoseEstimate,
+    Status,
+    TrackingState,
+)
+from feature_matcher_ros.gate import OpticalFlowGate
+from feature_matcher_ros.keyframes import Keyframe, RecentKeyframes, reason_to_match
+from feature_matcher_ros.landmarks import Landmarks
+from feature_matcher_ros.matchers import create_matcher
+from feature_matcher_ros.matchers.matcher import Matcher
+from feature_matcher_ros.metric_points import measure_points
+from feature_matcher_ros.odometry import Step, chain
+from feature_matcher_ros.relative_pose import estimate_relative_pose
+from feature_matcher_ros.timing import StageTimer
+from feature_matcher_ros.tracks import Ids, TrackRegistry, TrackTable
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pair:
+    """The current frame compared with one keyframe."""
+
+    keyframe: Keyframe
+    matches: Matches
+    metric: MetricPoints | None
+    estimate: PoseEstimate
+
+
+class FrontEnd:
+    """Connects every frame to the keyframe before it; live node and replay run this same object."""
+
+    def __init__(self, config: FrontEndConfig | None = None, matcher: Matcher | None = None) -> None:
+        self._config = FrontEndConfig() if config is None else config
+        self._matcher = create_matcher(self._config) if matcher is None else matcher
+        self._segment = -1
+        self.reset()
+
+    @property
+    def matcher(self) -> Matcher:
+        return self._matcher
+
+    def reset(self) -> None:
+        """Forget all keyframes and tracks; the next frame begins a new segment."""
+        self._keyframes = RecentKeyframes(self._config.keyframes.max_recovery_keyframes)
+        self._registry = TrackRegistry(self._config.tracks)
+        self._last_stamp_ns: int | None = None
+        self._lost_frames = 0
+
+    def process(self, frame: Frame) -> FrontEndResult:
+        """Take in the next frame of the stream and say all there is to say about it."""
+        timer = StageTimer()
+        keyframe, last_stamp_ns = self._keyframes.newest, self._last_stamp_ns
+        self._last_stamp_ns = frame.stamp_ns
+        if last_stamp_ns is not None and frame.stamp_ns < last_stamp_ns:
+            return self._begin(frame, self._extract(frame, timer), KeyframeReason.TIME_JUMP, timer)
+        if keyframe is None:
+            return self._begin(frame, self._extract(frame, timer), KeyframeReason.FIRST_FRAME, timer)
+        if frame.stamp_ns == last_stamp_ns:
+            return self._without_pair(frame, Status.REPEATED_STAMP, keyframe, None, timer)
+
+        with timer.stage("gate"):
+            gate = keyframe.gate.measure(frame)
+            reason = reason_to_match(self._config.keyframes, gate, frame.stamp_ns - keyframe.frame.stamp_ns)
+        if reason is None and not self._lost_frames and not self._config.keyframes.match_every_frame:
+            return self._without_pair(frame, Status.GATED, keyframe, gate, timer)
+
+        features = self._extract(frame, timer)
+        if len(features) < self._config.pose.min_matches:
+            self._lost_frames += 1
+            return self._without_pair(frame, Status.TOO_FEW_FEATURES, keyframe, gate, timer)
+        pair = self._connect(frame, features, timer)
+        if pair.estimate.pose is None:
+            return self._disconnected(frame, features, pair, gate, timer)
+        return self._connected(frame, features, pair, gate, reason, timer)
+
+    def _extract(self, frame: Frame, timer: StageTimer) -> Features:
+        with timer.stage("extract"):
+            return self._matcher.extract(frame.image, frame.mask)
+
+    def _connect(self, frame: Frame, features: Features, timer: StageTimer) -> _Pair:
+        """Compare with the keyframe and, while lost or should that fail, with an older one."""
+        first = None
+        for keyframe in self._keyframes.candidates():
+            pair = self._compare(keyframe, frame, features, timer)
+            if pair.estimate.pose is not None:
+                return pair
+            first = pair if first is None else first
+        assert first is not None
+        return first
+
+    def _compare(self, keyframe: Keyframe, frame: Frame, features: Features, timer: StageTimer) -> _Pair:
+        with timer.stage("match"):
+            matches = self._matcher.match(keyframe.features, features)
+        with timer.stage("points"):
+            metric = measure_points(keyframe.frame, matches.points0)
+        with timer.stage("pose"):
+            estimate = estimate_relative_pose(
+                matches.points0, matches.points1, keyframe.frame.camera, frame.camera, self._config.pose, metric=metric
+            )
+        return _Pair(keyframe, matches, metric, estimate)
+
+    def _connected(
+        self,
+        frame: Frame,
+        features: Features,
+        pair: _Pair,
+        gate: GateMeasurement,
+        reason: KeyframeReason | None,
+        timer: StageTimer,
+    ) -> FrontEndResult:
+        keyframe, was_lost = pair.keyframe, self._lost_frames > 0
+        self._lost_frames = 0
+        if was_lost or keyframe is not self._keyframes.newest:
+            reason = KeyframeReason.RECOVERY
+        with timer.stage("track"):
+            track_ids, keyframe.tracks = self._registry.label(keyframe.tracks, pair.matches)
+            step = chain(keyframe, frame.camera, pair.matches, track_ids, pair.metric, pair.estimate)
+            if step is None and reason is not None:
+                reason, step = KeyframeReason.RESTART, self._new_segment(frame)
+        if reason is not None and step is not None:
+            with timer.stage("keyframe"):
+                tracks = self._registry.carry(track_ids, pair.matches, pair.estimate.inliers)
+                self._push(frame, features, step, tracks)
+        return self._result(
+            frame,
+            Status.OK,
+            TrackingState.RECOVERED if was_lost else TrackingState.OK,
+            timer,
+            keyframe,
+            gate=gate,
+            pair=pair,
+            ids=track_ids,
+            reason=reason,
+            odometry=None if step is None else step.odometry,
+        )
+
+    def _disconnected(
+        self, frame: Frame, features: Features, pair: _Pair, gate: GateMeasurement, timer: StageTimer
+    ) -> FrontEndResult:
+        self._lost_frames += 1
+        if self._lost_frames > self._config.keyframes.max_lost_frames:
+            return self._begin(frame, features, KeyframeReason.RESTART, timer)
+        return self._result(frame, pair.estimate.status, TrackingState.LOST, timer, pair.keyframe, gate=gate, pair=pair)
+
+    def _begin(self, frame: Frame, features: Features, reason: KeyframeReason, timer: StageTimer) -> FrontEndResult:
+        """Start anew with this frame, connected to nothing."""
+        self._lost_frames = 0
+        step = self._new_segment(frame)
+        with timer.stage("keyframe"):
+            self._push(frame, features, step, TrackTable.empty())
+        state = TrackingState.INITIALIZING
+        return self._result(frame, Status.FIRST_FRAME, state, timer, None, reason=reason, odometry=step.odometry)
+
+    def _new_segment(self, frame: Frame) -> Step:
+        """Make this frame the origin of a new segment, metric if it brings depth of its own."""
+        self._segment += 1
+        return Step(Odometry(np.eye(4), frame.scale_source, self._segment), Landmarks.empty())
+
+    def _push(self, frame: Frame, features: Features, step: Step, tracks: TrackTable) -> None:
+        self._keyframes.push(
+            Keyframe(
+                frame=frame,
+                features=features,
+                gate=OpticalFlowGate(frame, self._config.keyframes.max_gate_points),
+                segment=step.odometry.segment,
+                world_from_cam=step.odometry.world_from_cam,
+                scale_source=step.odometry.scale_source,
+                tracks=tracks,
+                landmarks=step.landmarks,
+            )
+        )
+
+    def _without_pair(
+        self, frame: Frame, status: Status, keyframe: Keyframe, gate: GateMeasurement | None, timer: StageTimer
+    ) -> FrontEndResult:
+        state = TrackingState.LOST if self._lost_frames else TrackingState.OK
+        return self._result(frame, status, state, timer, keyframe, gate=gate)
+
+    def _result(
+        self,
+        frame: Frame,
+        status: Status,
+        state: TrackingState,
+        timer: StageTimer,
+        keyframe: Keyframe | None,
+        *,
+        gate: GateMeasurement | None = None,
+        pair: _Pair | None = None,
+        ids: Ids | None = None,
+        reason: KeyframeReason | None = None,
+        odometry: Odometry | None = None,
+    ) -> FrontEndResult:
+        return FrontEndResult(
+            stamp_ns=frame.stamp_ns,
+            frame_id=frame.frame_id,
+            status=status,
+            state=state,
+            motion_type=MotionType.UNKNOWN if pair is None else pair.estimate.motion_type,
+            keyframe_stamp_ns=None if keyframe is None else keyframe.frame.stamp_ns,
+            keyframe_reason=reason,
+            gate=gate,
+            matches=None if pair is None else pair.matches,
+            inliers=None if pair is None else pair.estimate.inliers,
+            track_ids=ids,
+            pose=None if pair is None else pair.estimate.pose,
+            odometry=odometry,
+            stages_ms=timer.stages_ms,
+        )

@@ -1,0 +1,95 @@
+"""Tracked points with a known place, which pass the length of one translation on to the next.
+
+A single camera measures the direction of a translation, not its length. But the same track seen by
+two pairs has one depth, so the lengths of all translations of a segment are known up to one common
+factor: the trajectory has the right shape and, without stereo or depth, no metric size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_matcher_ros.datatypes import Camera, Float, Matches, RelativePose
+from feature_matcher_ros.geometry import normalize_points, to_rays, transform_points, triangulate
+from feature_matcher_ros.tracks import Ids
+
+# Rays that meet at less than this angle do not tell a depth.
+_MIN_ANGLE_RAD = np.radians(0.7)
+_MIN_SHARED = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Landmarks:
+    """Points of one keyframe whose depth is known, in its own axes."""
+
+    ids: Ids  # (L,), sorted
+    points: Float  # (L, 3), metres, or the segment's own unit
+
+    @staticmethod
+    def empty() -> Landmarks:
+        return Landmarks(np.zeros(0, np.uint32), np.zeros((0, 3)))
+
+    def find(self, ids: Ids) -> Float:
+        """Points (M, 3) of the given tracks, NaN where unknown."""
+        points = np.full((len(ids), 3), np.nan)
+        if len(self.ids):
+            rows = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+            known = self.ids[rows] == ids
+            points[known] = self.points[rows[known]]
+        return points
+
+
+def triangulate_unit(pose: RelativePose, matches: Matches, camera0: Camera, camera1: Camera) -> Float:
+    """Points (M, 3) in the axes of camera 0 for a baseline of length 1; NaN where depth is not to be told."""
+    if pose.direction is None:
+        return np.full((len(matches), 3), np.nan)
+    x0, x1 = normalize_points(matches.points0, camera0), normalize_points(matches.points1, camera1)
+    unit_pose = np.eye(4)
+    unit_pose[:3, :3], unit_pose[:3, 3] = pose.rotation, pose.direction
+    points = triangulate(unit_pose, x0, x1)
+    turned = to_rays(x0) @ pose.rotation.T
+    angle = np.linalg.norm(np.cross(turned, to_rays(x1)), axis=1)
+    in_front = (points[:, 2] > 0) & (transform_points(unit_pose, points)[:, 2] > 0)
+    points[~(in_front & (angle > _MIN_ANGLE_RAD))] = np.nan
+    return points
+
+
+def baseline_length(pose: RelativePose, known: Float, normalized1: Float) -> float | None:
+    """Length of the translation under which ``known`` (M, 3), in the axes of camera 0, is seen at ``normalized1``.
+
+    With rotation R and unit direction d, ``x1 x (R X + length * d) = 0`` gives one length per point; the
+    median is taken, weighted by how much a point's ray tells of it. None where too few points are known.
+    """
+    assert pose.direction is not None
+    usable = np.isfinite(known[:, 2])
+    if np.count_nonzero(usable) < _MIN_SHARED:
+        return None
+    turned, rays1 = known[usable] @ pose.rotation.T, to_rays(normalized1[usable])
+    across = np.cross(rays1, pose.direction)
+    weight = np.maximum(np.linalg.norm(across, axis=1), 1e-9)
+    lengths = -np.einsum("mi,mi->m", np.cross(rays1, turned), across) / weight**2
+    return max(0.0, _weighted_median(lengths, weight / np.linalg.norm(turned, axis=1)))
+
+
+def _weighted_median(values: Float, weights: Float) -> float:
+    order = np.argsort(values)
+    cumulative = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(cumulative, cumulative[-1] / 2.0)])
+
+
+def carry_landmarks(
+    ids: Ids, known: Float, measured: Float, cam1_from_cam0: Float, inliers: NDArray[np.bool_]
+) -> Landmarks:
+    """Return the landmarks of the current frame as a new keyframe: measured now, or known from before."""
+    points = np.where(np.isnan(measured), known, measured)
+    return collect(ids, transform_points(cam1_from_cam0, points), inliers)
+
+
+def collect(ids: Ids, points: Float, usable: NDArray[np.bool_]) -> Landmarks:
+    """Return the landmarks of those tracks that are usable and whose point is known."""
+    usable = usable & np.isfinite(points[:, 2])
+    order = np.argsort(ids[usable])
+    return Landmarks(ids[usable][order], points[usable][order])

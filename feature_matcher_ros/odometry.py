@@ -1,0 +1,77 @@
+"""Chaining relative poses into a trajectory, without ever inventing a length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from feature_matcher_ros.datatypes import (
+    Camera,
+    Float,
+    Matches,
+    MetricPoints,
+    Odometry,
+    PoseEstimate,
+    RelativePose,
+    ScaleSource,
+)
+from feature_matcher_ros.geometry import invert_pose, normalize_points, pose_from
+from feature_matcher_ros.keyframes import Keyframe
+from feature_matcher_ros.landmarks import Landmarks, baseline_length, carry_landmarks, collect, triangulate_unit
+from feature_matcher_ros.tracks import Ids
+
+_MIN_FIRST_LANDMARKS = 20
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """The current frame in the world of its segment, and the landmarks it would have as a keyframe."""
+
+    odometry: Odometry
+    landmarks: Landmarks
+
+
+def chain(
+    keyframe: Keyframe,
+    camera: Camera,
+    matches: Matches,
+    ids: Ids,
+    metric: MetricPoints | None,
+    estimate: PoseEstimate,
+) -> Step | None:
+    """Append one pair to the trajectory; None if its length cannot be related to that of the pairs before.
+
+    The length of the translation is the measured one where stereo or depth gave it; else the one under
+    which the landmarks of the keyframe are seen where they are; else, for the first translation of a
+    segment, 1, which then defines the keyframe's landmarks and with them the segment's unit.
+    """
+    pose = estimate.pose
+    assert pose is not None
+    if metric is not None and keyframe.scale_source is ScaleSource.NONE:
+        return None  # metres cannot continue a segment of arbitrary unit
+    known = keyframe.landmarks.find(ids)
+    if metric is not None:
+        known = np.where(np.isnan(metric.points), known, metric.points)
+    unit = triangulate_unit(pose, matches, keyframe.frame.camera, camera)
+    if len(keyframe.landmarks.ids) == 0 and keyframe.scale_source is ScaleSource.NONE and pose.direction is not None:
+        if np.count_nonzero(np.isfinite(unit[estimate.inliers, 2])) < _MIN_FIRST_LANDMARKS:
+            return None
+        keyframe.landmarks = collect(ids, unit, estimate.inliers)
+        known = unit
+    length = _length(pose, known, normalize_points(matches.points1, camera), estimate)
+    if length is None:
+        return None
+    cam1_from_cam0 = pose_from(pose.rotation, np.zeros(3) if pose.direction is None else pose.direction * length)
+    measured = unit * length if metric is None else known
+    landmarks = carry_landmarks(ids, known, measured, cam1_from_cam0, estimate.inliers)
+    world_from_cam = keyframe.world_from_cam @ invert_pose(cam1_from_cam0)
+    return Step(Odometry(world_from_cam, keyframe.scale_source, keyframe.segment), landmarks)
+
+
+def _length(pose: RelativePose, known: Float, normalized1: Float, estimate: PoseEstimate) -> float | None:
+    if pose.direction is None:
+        return 0.0
+    if pose.baseline_m is not None:
+        return pose.baseline_m
+    return baseline_length(pose, known[estimate.inliers], normalized1[estimate.inliers])

@@ -1,0 +1,93 @@
+"""Stable identities for correspondences, across keyframes and with any matcher.
+
+A track is one point of the world seen again and again. Matchers with keypoints name it by keypoint
+number; matchers without repeatable keypoints by position: a match joins the track whose anchor lies
+within a merge radius in the keyframe, and keeps its own sub-pixel position.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_matcher_ros.config import TrackConfig
+from feature_matcher_ros.datatypes import Matches, Pixels
+
+Ids = NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrackTable:
+    """The tracks known in one keyframe."""
+
+    ids: Ids  # (T,)
+    points: Pixels  # (T, 2)
+    keypoints: NDArray[np.int32]  # (T,) keypoint numbers; all -1 with a detector-free matcher
+
+    @staticmethod
+    def empty() -> TrackTable:
+        return TrackTable(np.zeros(0, np.uint32), np.zeros((0, 2), np.float32), np.zeros(0, np.int32))
+
+
+class TrackRegistry:
+    """Gives every match its track id, and every new track a new one. Ids start at 1 and never repeat."""
+
+    def __init__(self, config: TrackConfig) -> None:
+        self._merge_radius_px = config.merge_radius_px
+        self._next_id = 1
+
+    def label(self, table: TrackTable, matches: Matches) -> tuple[Ids, TrackTable]:
+        """Return the track id of every match (M,), and the keyframe's table with the new tracks added."""
+        if matches.indices is None:
+            rows = _rows_by_position(table.points, matches.points0, self._merge_radius_px)
+        else:
+            rows = _rows_by_keypoint(table.keypoints, matches.indices[:, 0])
+        new = rows < 0
+        ids = np.empty(len(matches), np.uint32)
+        ids[~new] = table.ids[rows[~new]]
+        ids[new] = np.arange(self._next_id, self._next_id + np.count_nonzero(new), dtype=np.uint32)
+        self._next_id += int(np.count_nonzero(new))
+        return ids, _extended(table, ids[new], matches.points0[new], _keypoints(matches, 0)[new])
+
+    @staticmethod
+    def carry(ids: Ids, matches: Matches, inliers: NDArray[np.bool_]) -> TrackTable:
+        """Return the table of the current frame as a new keyframe: identities pass on through inliers alone."""
+        return TrackTable(ids[inliers], matches.points1[inliers], _keypoints(matches, 1)[inliers])
+
+
+def _keypoints(matches: Matches, side: int) -> NDArray[np.int32]:
+    if matches.indices is None:
+        return np.full(len(matches), -1, np.int32)
+    return matches.indices[:, side].astype(np.int32)
+
+
+def _extended(table: TrackTable, ids: Ids, points: Pixels, keypoints: NDArray[np.int32]) -> TrackTable:
+    return TrackTable(
+        np.concatenate([table.ids, ids]),
+        np.concatenate([table.points, points]),
+        np.concatenate([table.keypoints, keypoints]),
+    )
+
+
+def _rows_by_keypoint(known: NDArray[np.int32], keypoints: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Row of each keypoint in ``known``, or -1."""
+    rows = np.full(len(keypoints), -1, np.int64)
+    if len(known):
+        order = np.argsort(known)
+        found = order[np.minimum(np.searchsorted(known[order], keypoints), len(known) - 1)]
+        hit = known[found] == keypoints
+        rows[hit] = found[hit]
+    return rows
+
+
+def _rows_by_position(anchors: Pixels, points: Pixels, radius_px: float) -> NDArray[np.int64]:
+    """Row of the anchor that is mutually nearest to each point and within the radius, or -1."""
+    rows = np.full(len(points), -1, np.int64)
+    if len(anchors) and len(points):
+        for pair in cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(points, anchors):
+            if pair.distance <= radius_px:
+                rows[pair.queryIdx] = pair.trainIdx
+    return rows

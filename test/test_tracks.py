@@ -1,0 +1,82 @@
+"""Track ids against a scene where the identity of every point is known."""
+
+import numpy as np
+import pytest
+
+from feature_matcher_ros.config import TrackConfig
+from feature_matcher_ros.datatypes import Matches
+from feature_matcher_ros.tracks import TrackRegistry, TrackTable
+
+NUM_POINTS, NUM_FRAMES = 300, 8
+
+
+def _scene(seed: int) -> np.ndarray:
+    """Pixels (frames, points, 2) of points that drift, at least 5 px apart from each other."""
+    rng = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(np.arange(20), np.arange(15)), axis=-1).reshape(-1, 2) * 30.0 + 20.0
+    start = grid + rng.uniform(-10, 10, grid.shape)
+    return (start + np.arange(NUM_FRAMES)[:, None, None] * np.array([3.0, -1.0])).astype(np.float32)
+
+
+def _match(pixels: np.ndarray, frame0: int, frame1: int, seed: int, keypoints: bool, noise_px: float = 0.0):
+    """Matches of a random subset of the true points, in random order, and the true point of each."""
+    rng = np.random.default_rng(seed)
+    points = rng.permutation(NUM_POINTS)[: NUM_POINTS * 2 // 3]
+    noise = rng.normal(0, noise_px, (2, len(points), 2)).astype(np.float32)
+    indices = np.stack([points, points], axis=1).astype(np.int32) if keypoints else None
+    matches = Matches(
+        pixels[frame0, points] + noise[0], pixels[frame1, points] + noise[1], np.ones(len(points), np.float32), indices
+    )
+    return matches, points
+
+
+@pytest.mark.parametrize("keypoints", [True, False])
+def test_an_id_belongs_to_one_point_of_the_world_for_ever(keypoints: bool) -> None:
+    pixels = _scene(0)
+    registry, table = TrackRegistry(TrackConfig(merge_radius_px=2.0)), TrackTable.empty()
+    point_of_id: dict[int, int] = {}
+    lengths: dict[int, int] = {}
+    for keyframe in range(NUM_FRAMES - 1):
+        for repetition in range(2):  # two frames are matched with every keyframe, the second one replaces it
+            matches, points = _match(pixels, keyframe, keyframe + 1, 10 * keyframe + repetition, keypoints, 0.2)
+            ids, table = registry.label(table, matches)
+            assert len(set(ids.tolist())) == len(ids)
+            for track_id, point in zip(ids.tolist(), points.tolist(), strict=True):
+                assert point_of_id.setdefault(track_id, point) == point
+                lengths[track_id] = lengths.get(track_id, 0) + 1
+        table = registry.carry(ids, matches, np.ones(len(matches), np.bool_))
+    assert max(lengths.values()) == 2 * (NUM_FRAMES - 1)  # some point was matched every time, under one id
+    assert np.mean(list(lengths.values())) > 3
+
+
+def test_identity_does_not_pass_through_outliers() -> None:
+    pixels = _scene(1)
+    registry = TrackRegistry(TrackConfig())
+    matches, _ = _match(pixels, 0, 1, 3, keypoints=True)
+    ids, _ = registry.label(TrackTable.empty(), matches)
+    inliers = np.arange(len(matches)) % 2 == 0
+    table = registry.carry(ids, matches, inliers)
+    assert table.ids.tolist() == ids[inliers].tolist()
+    again, _ = registry.label(table, Matches(matches.points1, matches.points1, matches.scores, matches.indices))
+    assert again[inliers].tolist() == ids[inliers].tolist()
+    assert not set(again[~inliers].tolist()) & set(ids.tolist())
+
+
+def test_anchors_merge_within_the_radius_and_not_beyond() -> None:
+    registry = TrackRegistry(TrackConfig(merge_radius_px=2.0))
+    anchor = np.array([[100.0, 50.0]], np.float32)
+    one = np.ones(1, np.float32)
+    first, table = registry.label(TrackTable.empty(), Matches(anchor, anchor, one))
+    near, table = registry.label(table, Matches(anchor + np.float32(1.3), anchor, one))
+    far, _ = registry.label(table, Matches(anchor + np.float32(1.6), anchor, one))
+    assert near.tolist() == first.tolist()  # 1.84 px away
+    assert far.tolist() != first.tolist()  # 2.26 px away
+
+
+def test_no_matches_give_no_ids() -> None:
+    registry = TrackRegistry(TrackConfig())
+    none = np.zeros((0, 2), np.float32)
+    for indices in (None, np.zeros((0, 2), np.int32)):
+        ids, table = registry.label(TrackTable.empty(), Matches(none, none, np.zeros(0, np.float32), indices))
+        assert len(ids) == 0
+        assert len(table.ids) == 0
