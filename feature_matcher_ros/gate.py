@@ -6,8 +6,6 @@ matcher runs only on pairs that are worth it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +19,7 @@ _WINDOW = (15, 15)
 _MIN_CORNER_DISTANCE_PX = 8
 _MAX_ROUND_TRIP_PX = 1.0
 _BORDER_PX = 4
+_MIN_SEEN = 12  # a rotation fitted to fewer points says nothing
 
 
 class OpticalFlowGate:
@@ -32,7 +31,7 @@ class OpticalFlowGate:
         self._camera = keyframe.camera
         self._points: Pixels = np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
         self._rays = to_rays(normalize_points(self._points, keyframe.camera))
-        self._pyramid = _pyramid(grey)
+        self._grey = grey
         self._displacement = np.zeros(2, np.float32)
 
     def measure(self, frame: Frame) -> GateMeasurement:
@@ -41,17 +40,16 @@ class OpticalFlowGate:
         if len(self._points) == 0 or not same_size:
             return GateMeasurement(parallax_px=0.0, displacement_px=0.0, survival=0.0, rotation_deg=0.0)
         points, seen = self._follow(to_grey(frame.image))
-        if np.count_nonzero(seen) < 5:
+        if np.count_nonzero(seen) < _MIN_SEEN:
             self._displacement[:] = 0.0
             return GateMeasurement(parallax_px=0.0, displacement_px=0.0, survival=float(seen.mean()), rotation_deg=0.0)
         return self._summarize(points, seen, frame.camera)
 
     def _follow(self, grey: Image) -> tuple[Pixels, NDArray[np.bool_]]:
         """Positions of the corners in ``grey`` (N, 2), and which of them came back when followed in reverse."""
-        pyramid = _pyramid(grey)
         guess = self._points + self._displacement
-        points, found = _flow(self._pyramid, pyramid, self._points, guess, _LEVELS)
-        back, found_back = _flow(pyramid, self._pyramid, points, self._points.copy(), 1)
+        points, found = _flow(self._grey, grey, self._points, guess, _LEVELS)
+        back, found_back = _flow(grey, self._grey, points, self._points.copy(), 1)
         returned = np.linalg.norm(back - self._points, axis=1) < _MAX_ROUND_TRIP_PX
         height, width = grey.shape
         inside = np.all((points >= _BORDER_PX) & (points < np.array([width, height]) - _BORDER_PX), axis=1)
@@ -71,18 +69,11 @@ class OpticalFlowGate:
         )
 
 
-def _pyramid(grey: Image) -> Sequence[Image]:
-    _, pyramid = cv2.buildOpticalFlowPyramid(grey, _WINDOW, _LEVELS)
-    return pyramid
-
-
-def _flow(
-    pyramid0: Sequence[Image], pyramid1: Sequence[Image], points0: Pixels, guess1: Pixels, levels: int
-) -> tuple[Pixels, NDArray[np.bool_]]:
-    """Follow ``points0`` (N, 2) from one pyramid to the other, starting at ``guess1``; which were found."""
+def _flow(grey0: Image, grey1: Image, points0: Pixels, guess1: Pixels, levels: int) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Follow ``points0`` (N, 2) from one image to the other, starting at ``guess1``; which were found."""
     points1, found, _ = cv2.calcOpticalFlowPyrLK(
-        pyramid0,
-        pyramid1,
+        grey0,
+        grey1,
         points0,
         guess1,
         winSize=_WINDOW,
