@@ -1,0 +1,1 @@
+"""Readers of published dataset layouts, one module each; all of them yield a ``FileSequence``."""
