@@ -262,3 +262,7 @@ def _exit_with(sentence: str) -> NoReturn:
 
 def _interrupt(signum: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -2,10 +2,14 @@
 
 These dataclasses are the only place where defaults live. The YAML file that ships, the command line
 and the node's parameters are all derived from them.
+
+The YAML is that of a ROS 2 parameter file, ``/**: ros__parameters: ...``, so that one file serves the
+node and the command line; the sections may as well stand at the top without that wrapping.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import typing
@@ -17,6 +21,12 @@ from typing import Any
 import yaml
 
 from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.parameter_file import ROS_KEY, flatten, own_parameters
+
+_YAML_HEADER = """\
+# Every parameter of the front-end, with its default; what a file leaves out keeps its default.
+# Read by `feature-matcher replay --config FILE` and by the node's `--ros-args --params-file FILE`.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +65,9 @@ class ExtractorConfig:
         unit="px",
         minimum=0,
     )
+    max_image_px: int = parameter(
+        2048, "an image with a longer side than this is shrunk before points are sought", unit="px", minimum=32
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +76,7 @@ class MatcherConfig:
 
     name: str = parameter("mutual_nearest", "method that pairs points", choices=("mutual_nearest",))
     max_ratio: float = parameter(
-        0.85, "a match must be this much closer than the second best; 1 switches the test off", minimum=0.0, maximum=1.0
+        0.9, "a match must be this much closer than the second best; 1 switches the test off", minimum=0.0, maximum=1.0
     )
 
 
@@ -83,7 +96,7 @@ class PoseConfig:
     max_iterations: int = parameter(1000, "RANSAC never draws more samples than this", minimum=10, maximum=1_000_000)
     min_matches: int = parameter(15, "fewer matches give no pose", minimum=5)
     min_inliers: int = parameter(12, "fewer inliers give no pose", minimum=5)
-    seed: int = parameter(0, "seed of every random choice; same input and seed, same output", minimum=0)
+    seed: int = parameter(0, "seed of every random choice; same seed, same output", minimum=0, maximum=1_000_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +115,13 @@ class KeyframeConfig:
         12.0, "likewise when the camera turned by more than this", unit="deg", minimum=0.0, maximum=180.0
     )
     max_interval_ms: float = parameter(
-        1000.0, "likewise when the keyframe is older than this and the camera moved", unit="ms", minimum=0.0
+        500.0, "a frame is matched at least this often, even when nothing moves", unit="ms", minimum=0.0
+    )
+    max_keyframe_age_ms: float = parameter(
+        2000.0,
+        "a frame becomes the keyframe when the old one is older than this and the view moved",
+        unit="ms",
+        minimum=0.0,
     )
     max_recovery_keyframes: int = parameter(
         5, "after a loss, this many of the last good keyframes are tried before starting anew", minimum=0, maximum=100
@@ -165,12 +184,16 @@ def load_config(path: Path) -> FrontEndConfig:
         raise ConfigError(f"cannot read the configuration {path} ({error}): give the path of a YAML file.") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML ({' '.join(str(error).split())}): correct the file.") from error
-    return config_from_mapping({} if content is None else content)
+    try:
+        sections = [section.name for section in fields(FrontEndConfig)]
+        return config_from_mapping(own_parameters({} if content is None else content, sections))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def config_from_mapping(content: Mapping[str, Any]) -> FrontEndConfig:
     """Build a configuration from nested mappings, as YAML gives them."""
-    return override(FrontEndConfig(), _flatten(content))
+    return override(FrontEndConfig(), flatten(content))
 
 
 def override(config: FrontEndConfig, values: Mapping[str, Any]) -> FrontEndConfig:
@@ -192,16 +215,16 @@ def override(config: FrontEndConfig, values: Mapping[str, Any]) -> FrontEndConfi
 
 def to_yaml(config: FrontEndConfig) -> str:
     """Write all parameters with their help as comments; ``load_config`` reads the same values back."""
-    lines: list[str] = []
+    lines = ["/**:", f"  {ROS_KEY}:"]
     for section in fields(config):
         part = getattr(config, section.name)
         assert is_dataclass(part) and part.__doc__ is not None
-        lines += ["", f"# {part.__doc__}", f"{section.name}:"]
+        lines += ["", f"    # {part.__doc__}", f"    {section.name}:"]
         for entry in iterate_parameters(config):
             if entry.path.startswith(section.name + "."):
-                name = entry.path.split(".")[1]
-                lines += [f"  # {describe(entry)}", f"  {name}: {yaml.safe_dump(entry.default).splitlines()[0]}"]
-    return "\n".join(lines[1:]) + "\n"
+                value = yaml.safe_dump(entry.default).splitlines()[0]
+                lines += [f"      # {describe(entry)}", f"      {entry.path.split('.')[1]}: {value}"]
+    return _YAML_HEADER + "\n".join(lines) + "\n"
 
 
 def describe(entry: Parameter) -> str:
@@ -217,22 +240,8 @@ def describe(entry: Parameter) -> str:
 
 def _range(info: ParameterInfo) -> str:
     if math.isinf(info.maximum):
-        return f"at least {info.minimum:g}"
-    return f"{info.minimum:g} to {info.maximum:g}"
-
-
-def _flatten(content: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(content, Mapping):
-        raise ConfigError(
-            f"a configuration must map sections to parameters, not {content!r}: see config/front_end.yaml."
-        )
-    flat: dict[str, Any] = {}
-    for section, part in content.items():
-        if isinstance(part, Mapping):
-            flat.update({f"{section}.{name}": value for name, value in part.items()})
-        elif part is not None:
-            flat[str(section)] = part
-    return flat
+        return f"at least {info.minimum:.10g}"
+    return f"{info.minimum:.10g} to {info.maximum:.10g}"
 
 
 def _checked(entry: Parameter, value: Any) -> bool | int | float | str:
@@ -246,9 +255,19 @@ def _checked(entry: Parameter, value: Any) -> bool | int | float | str:
 
 
 def _converted(entry: Parameter, value: Any) -> bool | int | float | str:
-    parsed = yaml.safe_load(value) if isinstance(value, str) and entry.type is not str else value
+    parsed = _parsed(value) if isinstance(value, str) and entry.type is not str else value
     if entry.type is float and isinstance(parsed, (int, float)) and not isinstance(parsed, bool):
-        return float(parsed)
+        with contextlib.suppress(OverflowError):
+            return float(parsed)
     if type(parsed) is entry.type:
         return typing.cast("bool | int | float | str", parsed)
     raise ConfigError(f"{entry.path} = {value!r} is not of type {entry.type.__name__}: correct the value.")
+
+
+def _parsed(text: str) -> Any:
+    """Read a number or a truth value; a text that is neither comes back as it is."""
+    with contextlib.suppress(ValueError):
+        return int(text) if text.strip().lstrip("+-").isdecimal() else float(text)  # "1e-3" is a text to YAML 1.1
+    with contextlib.suppress(yaml.YAMLError):
+        return yaml.safe_load(text)
+    return text

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +79,15 @@ class KeyframeReason(str, Enum):
     TIME_JUMP = "TIME_JUMP"  # stamps ran backwards: likewise
 
 
+class StopReason(str, Enum):
+    """Why a matcher with layers ran no further one."""
+
+    LAST_LAYER = "LAST_LAYER"
+    CONFIDENT = "CONFIDENT"  # further layers would hardly change a match
+    NOTHING_MATCHABLE = "NOTHING_MATCHABLE"  # no point is left that could have a partner
+    BUDGET = "BUDGET"  # the next layer would have taken longer than there was time for
+
+
 class DistortionModel(str, Enum):
     """Lens models, by the names of ``sensor_msgs/distortion_models.hpp``; ``NONE`` is a pinhole."""
 
@@ -129,22 +139,65 @@ class Camera:
             )
 
 
+def _require_image_of(camera: Camera, image: Image, what: str) -> None:
+    if image.dtype != np.uint8 or image.size == 0 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
+        raise ImageError(
+            f"no {what} of shape {image.shape} and type {image.dtype} can be used: "
+            "give 8-bit grey (H, W) or BGR (H, W, 3)."
+        )
+    _require_size_of(camera, image, what)
+
+
+def _require_size_of(camera: Camera, pixels: NDArray[Any], what: str) -> None:
+    if pixels.shape[:2] != (camera.height, camera.width):
+        raise ImageError(
+            f"the {what} has {pixels.shape[1]}x{pixels.shape[0]} pixels but its camera "
+            f"{camera.width}x{camera.height}: publish the CameraInfo of this very image size."
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StereoView:
-    """The right image of a stereo pair, taken at the same time; not assumed to be rectified."""
+    """The right image of a stereo pair, taken at the same time; not assumed to be rectified.
+
+    Raises:
+        ImageError: the image is empty, not 8-bit grey or BGR, or not of the size of its camera.
+        CalibrationError: both cameras are at the same place.
+    """
 
     image: Image  # (H, W) grey or (H, W, 3) BGR
     camera: Camera
     right_from_left: Float  # (4, 4), metres
 
+    def __post_init__(self) -> None:
+        _require_image_of(self.camera, self.image, "right image")
+        baseline_m = float(np.linalg.norm(self.right_from_left[:3, 3]))
+        if not 0.0 < baseline_m < np.inf:
+            raise CalibrationError(
+                f"a stereo baseline of {baseline_m} m gives no depth: correct the pose of the right camera, "
+                "or that P[3] of its CameraInfo which is -fx times the baseline."
+            )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DepthView:
-    """A depth map taken at the same time, by the camera itself or by one beside it."""
+    """A depth map taken at the same time, by the camera itself or by one beside it.
+
+    Raises:
+        ImageError: the map is not of a floating-point type, or not of the size of its camera.
+    """
 
     depth_m: NDArray[np.float32]  # (H, W) along the optical axis; NaN where unknown
     camera: Camera
     cam_from_depth: Float  # (4, 4), metres; the identity for registered depth
+
+    def __post_init__(self) -> None:
+        if self.depth_m.dtype.kind != "f" or self.depth_m.ndim != 2:
+            raise ImageError(
+                f"a depth map of shape {self.depth_m.shape} and type {self.depth_m.dtype} cannot be used: "
+                "give metres as floating-point numbers (H, W)."
+            )
+        _require_size_of(self.camera, self.depth_m, "depth map")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,17 +217,7 @@ class Frame:
     mask: Image | None = None  # (H, W); no features where 0
 
     def __post_init__(self) -> None:
-        image = self.image
-        if image.dtype != np.uint8 or image.size == 0 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
-            raise ImageError(
-                f"an image of shape {image.shape} and type {image.dtype} cannot be used: "
-                "give 8-bit grey (H, W) or BGR (H, W, 3)."
-            )
-        if image.shape[:2] != (self.camera.height, self.camera.width):
-            raise ImageError(
-                f"the image has {image.shape[1]}x{image.shape[0]} pixels but its camera "
-                f"{self.camera.width}x{self.camera.height}: publish the CameraInfo of this very image size."
-            )
+        _require_image_of(self.camera, self.image, "image")
 
     @property
     def scale_source(self) -> ScaleSource:
@@ -208,6 +251,9 @@ class Matches:
     scores: NDArray[np.float32]  # (M,), in [0, 1], larger is better
     indices: NDArray[np.int32] | None = None  # (M, 2), keypoint numbers; None if detector-free
     layers_run: int | None = None  # None where the matcher has no layers
+    stop_reason: StopReason | None = None  # likewise
+    points_per_stage: NDArray[np.int32] | None = None  # (stages run, 2), points of either image that entered the stage
+    stages_ms: Mapping[str, float] | None = None  # of the steps "embed", "stage1", ..., "head"
 
     def __len__(self) -> int:
         return len(self.points0)

@@ -7,6 +7,7 @@
     ├── SourceError        a bag, dataset folder or video cannot be read
     ├── OutputError        a result cannot be written
     ├── MatcherError       a matcher or extractor was given what it cannot process
+    ├── WeightsError       the weights of a network are missing, damaged or those of another one
     └── RuntimeLoadError   a graph cannot be opened by the runtime that was asked for
 
 Each message is one sentence that holds the offending value, the cause and the remedy, so that the
@@ -40,6 +41,10 @@ class OutputError(FeatureMatcherError):
 
 class MatcherError(FeatureMatcherError):
     """A matcher or extractor was given what it cannot process."""
+
+
+class WeightsError(FeatureMatcherError):
+    """The weights of a network are missing, damaged or those of another one."""
 
 
 class RuntimeLoadError(FeatureMatcherError):

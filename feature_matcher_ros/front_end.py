@@ -22,7 +22,7 @@ from feature_matcher_ros.datatypes import (
     TrackingState,
 )
 from feature_matcher_ros.gate import OpticalFlowGate
-from feature_matcher_ros.keyframes import Keyframe, RecentKeyframes, reason_to_match
+from feature_matcher_ros.keyframes import Keyframe, RecentKeyframes, reason_for_keyframe
 from feature_matcher_ros.landmarks import Landmarks
 from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.matchers.matcher import Matcher
@@ -61,6 +61,7 @@ class FrontEnd:
         self._keyframes = RecentKeyframes(self._config.keyframes.max_recovery_keyframes)
         self._registry = TrackRegistry(self._config.tracks)
         self._last_stamp_ns: int | None = None
+        self._last_match_ns = 0
         self._lost_frames = 0
 
     def process(self, frame: Frame) -> FrontEndResult:
@@ -77,10 +78,11 @@ class FrontEnd:
 
         with timer.stage("gate"):
             gate = keyframe.gate.measure(frame)
-            reason = reason_to_match(self._config.keyframes, gate, frame.stamp_ns - keyframe.frame.stamp_ns)
-        if reason is None and not self._lost_frames and not self._config.keyframes.match_every_frame:
+            reason = reason_for_keyframe(self._config.keyframes, gate, frame.stamp_ns - keyframe.frame.stamp_ns)
+        if reason is None and not self._is_match_due(frame.stamp_ns):
             return self._without_pair(frame, Status.GATED, keyframe, gate, timer)
 
+        self._last_match_ns = frame.stamp_ns
         features = self._extract(frame, timer)
         if len(features) < self._config.pose.min_matches:
             self._lost_frames += 1
@@ -89,6 +91,11 @@ class FrontEnd:
         if pair.estimate.pose is None:
             return self._disconnected(frame, features, pair, gate, timer)
         return self._connected(frame, features, pair, gate, reason, timer)
+
+    def _is_match_due(self, stamp_ns: int) -> bool:
+        config = self._config.keyframes
+        waited_ns = stamp_ns - self._last_match_ns
+        return config.match_every_frame or self._lost_frames > 0 or waited_ns >= config.max_interval_ms * 1e6
 
     def _extract(self, frame: Frame, timer: StageTimer) -> Features:
         with timer.stage("extract"):
@@ -162,6 +169,7 @@ class FrontEnd:
     def _begin(self, frame: Frame, features: Features, reason: KeyframeReason, timer: StageTimer) -> FrontEndResult:
         """Start anew with this frame, connected to nothing."""
         self._lost_frames = 0
+        self._last_match_ns = frame.stamp_ns
         step = self._new_segment(frame)
         with timer.stage("keyframe"):
             self._push(frame, features, step, TrackTable.empty())

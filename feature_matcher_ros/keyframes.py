@@ -30,15 +30,15 @@ class Keyframe:
     landmarks: Landmarks
 
 
-def reason_to_match(config: KeyframeConfig, gate: GateMeasurement, age_ns: int) -> KeyframeReason | None:
-    """Return why the current frame should be matched and become the keyframe, or None."""
+def reason_for_keyframe(config: KeyframeConfig, gate: GateMeasurement, age_ns: int) -> KeyframeReason | None:
+    """Return why the current frame should replace a keyframe of this age, or None."""
     if gate.survival < config.min_survival:
         return KeyframeReason.SURVIVAL
     if gate.parallax_px >= config.min_parallax_px:
         return KeyframeReason.PARALLAX
     if gate.rotation_deg >= config.max_rotation_deg:
         return KeyframeReason.ROTATION
-    if age_ns >= config.max_interval_ms * 1e6 and gate.displacement_px >= _STANDSTILL_PX:
+    if age_ns >= config.max_keyframe_age_ms * 1e6 and gate.displacement_px >= _STANDSTILL_PX:
         return KeyframeReason.TIME
     return None
 

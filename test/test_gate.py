@@ -8,7 +8,7 @@ from feature_matcher_ros.config import KeyframeConfig
 from feature_matcher_ros.datatypes import Camera, Frame, GateMeasurement, KeyframeReason
 from feature_matcher_ros.gate import OpticalFlowGate
 from feature_matcher_ros.geometry import rotation_from_vector
-from feature_matcher_ros.keyframes import reason_to_match
+from feature_matcher_ros.keyframes import reason_for_keyframe
 
 K = np.array([[500.0, 0, 319.5], [0, 500, 239.5], [0, 0, 1]])
 CAMERA = Camera(K, 640, 480)
@@ -80,9 +80,9 @@ def test_one_pixel_and_masked_images_are_measured_too(picture: np.ndarray) -> No
         (GateMeasurement(20.0, 30.0, 0.9, 1.0), 100, KeyframeReason.PARALLAX),
         (GateMeasurement(1.0, 60.0, 0.9, 15.0), 100, KeyframeReason.ROTATION),
         (GateMeasurement(20.0, 60.0, 0.3, 15.0), 100, KeyframeReason.SURVIVAL),
-        (GateMeasurement(1.0, 5.0, 0.9, 1.0), 1500, KeyframeReason.TIME),
+        (GateMeasurement(1.0, 5.0, 0.9, 1.0), 2500, KeyframeReason.TIME),
         (GateMeasurement(0.1, 0.5, 0.9, 0.0), 60_000, None),  # standing still ages no keyframe
     ],
 )
-def test_the_reason_to_match(measured: GateMeasurement, age_ms: int, reason: KeyframeReason | None) -> None:
-    assert reason_to_match(KeyframeConfig(), measured, age_ms * 1_000_000) is reason
+def test_the_reason_for_a_keyframe(measured: GateMeasurement, age_ms: int, reason: KeyframeReason | None) -> None:
+    assert reason_for_keyframe(KeyframeConfig(), measured, age_ms * 1_000_000) is reason

@@ -1,0 +1,199 @@
+"""A matcher and its pose estimators on image pairs whose true motion is known."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_matcher_ros.config import FrontEndConfig, PoseConfig
+from feature_matcher_ros.datatypes import Camera, Matches, PoseEstimate, Status
+from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.evaluation.metrics import epipolar_precision, pose_auc, pose_error
+from feature_matcher_ros.evaluation.opencv_estimator import estimate_relative_pose_opencv
+from feature_matcher_ros.evaluation.pair_sets import ImagePair, load_pairs
+from feature_matcher_ros.matchers import create_matcher
+from feature_matcher_ros.matchers.matcher import Matcher
+from feature_matcher_ros.relative_pose import estimate_relative_pose
+
+Estimator = Callable[[NDArray[np.float32], NDArray[np.float32], Camera, Camera, PoseConfig], PoseEstimate]
+
+ESTIMATORS: dict[str, Estimator] = {"poselib": estimate_relative_pose, "opencv": estimate_relative_pose_opencv}
+AUC_THRESHOLDS_DEG = (5.0, 10.0, 20.0)
+# Squared, in normalised coordinates: the customary ones for outdoor and for indoor images.
+PRECISION_THRESHOLDS = (1e-4, 5e-4)
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorOutcome:
+    """What one estimator made of the matches of one pair."""
+
+    status: Status
+    num_inliers: int
+    rotation_deg: float | None  # errors; None without a pose
+    direction_deg: float | None  # None without a direction, or where the truth has none
+    error_deg: float | None  # the larger one; None, and infinitely wrong, if a part of the pose is missing
+    pose_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairOutcome:
+    """One pair."""
+
+    name: str
+    num_matches: int
+    precision: dict[float, float] | None  # by threshold; None without matches or without a true baseline
+    extract_ms: float  # both images
+    match_ms: float
+    estimators: dict[str, EstimatorOutcome]
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatorScores:
+    """One estimator over all pairs."""
+
+    num_poses: int
+    auc: dict[float, float]  # by threshold in degrees; a pair without a pose counts as infinitely wrong
+    median_error_deg: float | None  # None if fewer than half of the pairs have a pose
+    mean_num_inliers: float
+    median_pose_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class PairSetEvaluation:
+    """A matcher on a set of pairs, with every estimator on the very same matches."""
+
+    name: str
+    path: Path
+    matcher: str
+    extractor: str
+    max_keypoints: int
+    num_pairs: int
+    mean_num_matches: float
+    precision: dict[float, float]  # mean over the pairs; where there is none it counts as 0
+    median_extract_ms: float
+    median_match_ms: float
+    estimators: dict[str, EstimatorScores]
+    pairs: tuple[PairOutcome, ...]
+
+
+def evaluate_pairs(
+    path: Path,
+    config: FrontEndConfig | None = None,
+    estimators: Sequence[str] = tuple(ESTIMATORS),
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> PairSetEvaluation:
+    """Match every pair listed in a JSON file and compare the poses with the truth.
+
+    Raises:
+        SourceError: the list, or an image in it, cannot be read.
+        ConfigError: an estimator is not known.
+    """
+    config = config or FrontEndConfig()
+    for name in estimators:
+        if name not in ESTIMATORS:
+            raise ConfigError(f"'{name}' is no pose estimator: choose from {', '.join(ESTIMATORS)}.")
+    matcher, pairs = create_matcher(config), load_pairs(path)
+    outcomes = []
+    for number, pair in enumerate(pairs, start=1):
+        outcomes.append(_evaluate_pair(pair, matcher, config.pose, estimators))
+        on_progress(number, len(pairs))
+    return PairSetEvaluation(
+        name=path.stem,
+        path=path,
+        matcher=matcher.name,
+        extractor=config.extractor.name,
+        max_keypoints=config.extractor.max_keypoints,
+        num_pairs=len(outcomes),
+        mean_num_matches=float(np.mean([outcome.num_matches for outcome in outcomes])),
+        precision={threshold: _mean_precision(outcomes, threshold) for threshold in PRECISION_THRESHOLDS},
+        median_extract_ms=float(np.median([outcome.extract_ms for outcome in outcomes])),
+        median_match_ms=float(np.median([outcome.match_ms for outcome in outcomes])),
+        estimators={name: _scores([outcome.estimators[name] for outcome in outcomes]) for name in estimators},
+        pairs=tuple(outcomes),
+    )
+
+
+def pair_set_table(evaluation: PairSetEvaluation) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Header and one row per estimator."""
+    header = ["estimator", "AUC@5°", "AUC@10°", "AUC@20°", "poses", "matches", "prec. 1e-4", "prec. 5e-4"]
+    header += ["inliers", "match ms", "pose ms"]
+    rows = [
+        (
+            name,
+            *(f"{100.0 * scores.auc[threshold]:.1f}" for threshold in AUC_THRESHOLDS_DEG),
+            f"{scores.num_poses}/{evaluation.num_pairs}",
+            f"{evaluation.mean_num_matches:.0f}",
+            *(f"{100.0 * evaluation.precision[threshold]:.1f} %" for threshold in PRECISION_THRESHOLDS),
+            f"{scores.mean_num_inliers:.0f}",
+            f"{evaluation.median_extract_ms + evaluation.median_match_ms:.0f}",
+            f"{scores.median_pose_ms:.1f}",
+        )
+        for name, scores in evaluation.estimators.items()
+    ]
+    return header, rows
+
+
+def _evaluate_pair(pair: ImagePair, matcher: Matcher, config: PoseConfig, estimators: Sequence[str]) -> PairOutcome:
+    frame0, frame1 = pair.frames()
+    begun = time.perf_counter()
+    features0, features1 = matcher.extract(frame0.image), matcher.extract(frame1.image)
+    extracted = time.perf_counter()
+    matches = matcher.match(features0, features1)
+    matched = time.perf_counter()
+    return PairOutcome(
+        name=pair.name,
+        num_matches=len(matches),
+        precision=_precision(pair, matches),
+        extract_ms=1000.0 * (extracted - begun),
+        match_ms=1000.0 * (matched - extracted),
+        estimators={name: _estimate(pair, matches, config, ESTIMATORS[name]) for name in estimators},
+    )
+
+
+def _precision(pair: ImagePair, matches: Matches) -> dict[float, float] | None:
+    if not _translates(pair):
+        return None
+    points = (matches.points0, matches.points1, pair.camera0, pair.camera1, pair.cam1_from_cam0)
+    shares = {threshold: epipolar_precision(*points, threshold) for threshold in PRECISION_THRESHOLDS}
+    return {threshold: share for threshold, share in shares.items() if share is not None} or None
+
+
+def _estimate(pair: ImagePair, matches: Matches, config: PoseConfig, estimator: Estimator) -> EstimatorOutcome:
+    begun = time.perf_counter()
+    estimate = estimator(matches.points0, matches.points1, pair.camera0, pair.camera1, config)
+    pose_ms = 1000.0 * (time.perf_counter() - begun)
+    pose = estimate.pose
+    if pose is None:
+        return EstimatorOutcome(estimate.status, estimate.num_inliers, None, None, None, pose_ms)
+    error = pose_error(pose.rotation, pose.direction, pair.cam1_from_cam0, with_direction=_translates(pair))
+    complete = error.direction_deg is not None or not _translates(pair)
+    error_deg = error.worst_deg if complete else None
+    return EstimatorOutcome(
+        estimate.status, estimate.num_inliers, error.rotation_deg, error.direction_deg, error_deg, pose_ms
+    )
+
+
+def _translates(pair: ImagePair) -> bool:
+    return bool(np.any(pair.cam1_from_cam0[:3, 3] != 0.0))
+
+
+def _scores(outcomes: Sequence[EstimatorOutcome]) -> EstimatorScores:
+    errors = [math.inf if outcome.error_deg is None else outcome.error_deg for outcome in outcomes]
+    median = float(np.median(errors))
+    return EstimatorScores(
+        num_poses=sum(outcome.rotation_deg is not None for outcome in outcomes),
+        auc=pose_auc(errors, AUC_THRESHOLDS_DEG),
+        median_error_deg=median if math.isfinite(median) else None,
+        mean_num_inliers=float(np.mean([outcome.num_inliers for outcome in outcomes])),
+        median_pose_ms=float(np.median([outcome.pose_ms for outcome in outcomes])),
+    )
+
+
+def _mean_precision(outcomes: Sequence[PairOutcome], threshold: float) -> float:
+    return float(np.mean([outcome.precision[threshold] if outcome.precision else 0.0 for outcome in outcomes]))

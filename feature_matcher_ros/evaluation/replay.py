@@ -1,0 +1,161 @@
+"""Replay: run the front-end over a recorded sequence and write down everything it says."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from feature_matcher_ros.config import FrontEndConfig, iterate_parameters
+from feature_matcher_ros.datatypes import Frame, FrontEndResult
+from feature_matcher_ros.errors import OutputError
+from feature_matcher_ros.evaluation.match_video import MatchVideo
+from feature_matcher_ros.evaluation.pair_table import PairTableWriter, row_from_result
+from feature_matcher_ros.evaluation.rerun_recording import RerunRecording
+from feature_matcher_ros.evaluation.sequences import Selection, Sequence, open_sequence
+from feature_matcher_ros.evaluation.topic_bag import TopicBag
+from feature_matcher_ros.evaluation.trajectories import write_tum
+from feature_matcher_ros.evaluation.trajectory_log import TrajectoryLog
+from feature_matcher_ros.front_end import FrontEnd
+
+_REPORTED_PACKAGES = ("feature_matcher_ros", "numpy", "opencv-python-headless", "poselib", "onnxruntime", "rosbags")
+
+
+Sink = Callable[[Frame, FrontEndResult], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOptions:
+    """What to write beside the table, the trajectory and the topics."""
+
+    topics: bool = True
+    video: bool = False
+    rerun: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySummary:
+    """What came of a replay; the same numbers stand in ``run.json``."""
+
+    name: str
+    modality: str
+    num_frames: int
+    status_counts: dict[str, int]
+    skipped: dict[str, int]
+    num_segments: int
+    finished: bool
+    wall_s: float
+
+
+def replay(
+    source: Path,
+    output: Path,
+    *,
+    selection: Selection | None = None,
+    config: FrontEndConfig | None = None,
+    options: ReplayOptions | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ReplaySummary:
+    """Run the front-end over ``source`` and write the run folder ``output``.
+
+    An interruption (``KeyboardInterrupt``) ends the run early: everything up to then is complete and
+    readable, and the summary says ``finished=False``.
+
+    Raises:
+        SourceError: the source cannot be read.
+        OutputError: the output cannot be written; what was written before stays readable.
+    """
+    selection, config, options = selection or Selection(), config or FrontEndConfig(), options or ReplayOptions()
+    sequence = open_sequence(source, selection)
+    front_end = FrontEnd(config)
+    begun = time.perf_counter()
+    statuses: Counter[str] = Counter()
+    finished = False
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            log = TrajectoryLog()
+            stack.callback(log.save, output)
+            sinks = [log.write, *_open_sinks(stack, output, options)]
+            if sequence.ground_truth is not None:
+                write_tum(output / "ground_truth.tum", sequence.ground_truth)
+            finished = _run(front_end, sequence, sinks, statuses, on_progress)
+        summary = ReplaySummary(
+            name=sequence.name,
+            modality=sequence.modality.value,
+            num_frames=statuses.total(),
+            status_counts=dict(statuses),
+            skipped=dict(sequence.skipped),
+            num_segments=log.num_segments,
+            finished=finished,
+            wall_s=round(time.perf_counter() - begun, 3),
+        )
+        _write_run_json(output / "run.json", source, selection, config, front_end, sequence, summary)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"cannot write to {output} ({reason}): free some space or choose another --output."
+        ) from error
+    return summary
+
+
+def _open_sinks(stack: ExitStack, output: Path, options: ReplayOptions) -> list[Sink]:
+    table = stack.enter_context(PairTableWriter(output / "pairs.csv"))
+    sinks: list[Sink] = [lambda frame, result: table.write(row_from_result(result))]
+    if options.topics:
+        sinks.append(stack.enter_context(TopicBag(output / "topics")).write)
+    if options.video:
+        sinks.append(stack.enter_context(MatchVideo(output / "matches.mp4")).write)
+    if options.rerun:
+        sinks.append(stack.enter_context(RerunRecording(output / "recording.rrd")).write)
+    return sinks
+
+
+def _run(
+    front_end: FrontEnd,
+    sequence: Sequence,
+    sinks: list[Sink],
+    statuses: Counter[str],
+    on_progress: Callable[[int, int], None],
+) -> bool:
+    try:
+        for frame in sequence.frames():
+            result = front_end.process(frame)
+            for sink in sinks:
+                sink(frame, result)
+            statuses[result.status.value] += 1
+            on_progress(statuses.total() + sequence.skipped.total(), len(sequence))
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def _write_run_json(
+    path: Path,
+    source: Path,
+    selection: Selection,
+    config: FrontEndConfig,
+    front_end: FrontEnd,
+    sequence: Sequence,
+    summary: ReplaySummary,
+) -> None:
+    content = {
+        "source": str(source.resolve()),
+        "selection": {name: value for name, value in asdict(selection).items() if value is not None},
+        "config": {entry.path: entry.default for entry in iterate_parameters(config)},
+        "matcher": front_end.matcher.name,
+        "layout": sequence.info.layout,
+        "assumptions": sequence.info.assumptions,
+        **asdict(summary),
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in _REPORTED_PACKAGES},
+        },
+    }
+    path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")

@@ -1,0 +1,131 @@
+"""The folder that a replay writes and the evaluation reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from feature_matcher_ros.config import FrontEndConfig, override
+from feature_matcher_ros.datatypes import Trajectory
+from feature_matcher_ros.errors import SourceError
+from feature_matcher_ros.evaluation.pair_table import PairRow, read_pair_table
+from feature_matcher_ros.evaluation.sequences import Modality, Selection
+from feature_matcher_ros.evaluation.trajectories import read_tum
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What ``run.json`` says: where the frames came from, what processed them, how it ended."""
+
+    name: str
+    source: str
+    layout: str
+    modality: Modality
+    matcher: str
+    config: Mapping[str, bool | int | float | str]  # path -> value
+    selection: Mapping[str, Any]  # only what was chosen
+    num_frames: int
+    skipped: Mapping[str, int]  # reason -> frames
+    finished: bool
+    wall_s: float
+    versions: Mapping[str, str]
+    assumptions: tuple[str, ...]
+
+    def front_end_config(self) -> FrontEndConfig:
+        """The configuration of the run; ConfigError if it is that of another version."""
+        return override(FrontEndConfig(), self.config)
+
+    def source_selection(self) -> Selection:
+        """The part of the source that was read."""
+        values = {field.name: self.selection[field.name] for field in fields(Selection) if field.name in self.selection}
+        if "modality" in values:
+            values["modality"] = Modality(values["modality"])
+        if "calibration" in values:
+            values["calibration"] = Path(values["calibration"])
+        return Selection(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run on disk; nothing is read before it is asked for."""
+
+    path: Path
+
+    @property
+    def run_json(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def trajectory_file(self) -> Path:
+        return self.path / "trajectory.tum"
+
+    @property
+    def ground_truth_file(self) -> Path:
+        return self.path / "ground_truth.tum"
+
+    @property
+    def pairs_file(self) -> Path:
+        return self.path / "pairs.csv"
+
+    @property
+    def topics(self) -> Path:
+        return self.path / "topics"
+
+    def read_info(self) -> RunInfo:
+        """Read ``run.json``; SourceError if this is no run folder."""
+        return _read_run_json(self.run_json)
+
+    def read_rows(self) -> tuple[PairRow, ...]:
+        return read_pair_table(self.pairs_file)
+
+    def read_trajectory(self) -> Trajectory | None:
+        """The trajectory of the longest segment; None if no frame had a place."""
+        return _trajectory_if_any(self.trajectory_file)
+
+    def read_ground_truth(self) -> Trajectory | None:
+        """The truth that came with the source; None if there was none."""
+        return _trajectory_if_any(self.ground_truth_file)
+
+
+def _trajectory_if_any(path: Path) -> Trajectory | None:
+    if not path.is_file() or all(line.startswith("#") for line in path.read_text(encoding="utf-8").splitlines()):
+        return None
+    return read_tum(path)
+
+
+def _read_run_json(path: Path) -> RunInfo:
+    if not path.is_file():
+        raise SourceError(
+            f"'{path.parent}' is no run folder (it has no run.json): give a folder that replay has written."
+        )
+    try:
+        return _info_from(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SourceError(f"'{path}' cannot be used ({error}): repeat the replay.") from error
+
+
+def _info_from(content: Mapping[str, Any]) -> RunInfo:
+    def take(key: str, convert: Callable[[Any], Any], default: Any = None) -> Any:
+        value = content.get(key, default)
+        if value is None:
+            raise ValueError(f"'{key}' is missing")
+        return convert(value)
+
+    return RunInfo(
+        name=take("name", str),
+        source=take("source", str),
+        layout=take("layout", str, ""),
+        modality=take("modality", Modality),
+        matcher=take("matcher", str),
+        config=take("config", dict),
+        selection=take("selection", dict, {}),
+        num_frames=take("num_frames", int),
+        skipped=take("skipped", dict, {}),
+        finished=take("finished", bool),
+        wall_s=take("wall_s", float, 0.0),
+        versions=take("versions", dict, {}),
+        assumptions=take("assumptions", tuple, ()),
+    )

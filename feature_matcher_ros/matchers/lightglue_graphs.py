@@ -1,0 +1,143 @@
+"""The graphs that a LightGlue network is exported to, and what they take and give.
+
+The points of both images travel as one tensor, those of the keyframe first: most of a layer treats all points
+alike, and one large product is faster than two small ones. ``rows0`` and ``rows1`` say which rows of it are the
+points of either image that are still there; a stage begins by taking them out, so that dropping points costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from feature_matcher_ros.errors import RuntimeLoadError
+from feature_matcher_ros.models.lightglue_config import LightGlueConfig
+from feature_matcher_ros.runtimes import open_runtime
+from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
+from feature_matcher_ros.runtimes.manifest import Manifest, read_manifest, verified_graph_path
+from feature_matcher_ros.runtimes.runtime import Runtime
+
+MATCHER = "lightglue"
+EMBED, HEAD = "embed", "head"
+FOLLOWING = "next_"  # before the name of a tensor, where a stage takes it and gives it
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Some layers in a row, and what reads the matches off the states after them."""
+
+    layers_done: int  # counted from the beginning of the network
+    layers: Runtime
+    head: Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class LightGlueGraphs:
+    """A network, opened: ``embed``, then stage after stage, then the head of the last stage that was run."""
+
+    config: LightGlueConfig
+    embed: Runtime
+    stages: tuple[Stage, ...]
+
+
+def embed_spec(config: LightGlueConfig) -> GraphSpec:
+    """Descriptors and positions become states and angles."""
+    return GraphSpec(
+        inputs=(
+            TensorSpec("descriptors", ("points", config.descriptor_size), "float32"),
+            TensorSpec("positions", ("points", config.position_size), "float32"),
+        ),
+        outputs=(_state(config, "points"), *_angles(config, "points")),
+    )
+
+
+def stage_spec(config: LightGlueConfig, is_last: bool) -> GraphSpec:
+    """The surviving rows, some layers later; but for the last stage with (confidence, matchability) of each."""
+    inputs = (_state(config, "points"), *_angles(config, "points"), *_rows())
+    state, cosines, sines = (
+        TensorSpec(FOLLOWING + tensor.name, ("kept", *tensor.shape[1:]), tensor.dtype) for tensor in inputs[:3]
+    )
+    certainty = TensorSpec("certainty", ("kept", 2), "float32")
+    return GraphSpec(inputs, (state,) if is_last else (state, cosines, sines, certainty))
+
+
+def head_spec(config: LightGlueConfig) -> GraphSpec:
+    """For each point the most likely partner among the points of the other image, and how likely it is."""
+    return GraphSpec(
+        inputs=(_state(config, "points"), *_rows()),
+        outputs=(
+            TensorSpec("best0", ("points0",), "int64"),
+            TensorSpec("best1", ("points1",), "int64"),
+            TensorSpec("scores0", ("points0",), "float32"),
+        ),
+    )
+
+
+def open_lightglue(folder: Path, runtime: str = "auto", num_threads: int = 0) -> LightGlueGraphs:
+    """Open an exported network after checking that every file is the one that was exported.
+
+    Raises:
+        RuntimeLoadError: the folder holds no LightGlue network, a file was changed, or the runtime cannot open it.
+    """
+    manifest = read_manifest(folder)
+    config, stage_ends = _network_of(folder, manifest)
+
+    def opened(name: str, spec: GraphSpec) -> Runtime:
+        if name not in manifest.graphs:
+            raise RuntimeLoadError(f"the manifest of {folder} names no graph '{name}': export the network again.")
+        return open_runtime(verified_graph_path(folder, manifest.graphs[name]), spec, runtime, num_threads)
+
+    stages = tuple(
+        Stage(
+            end,
+            opened(stage_name(end), stage_spec(config, end == config.layers)),
+            opened(head_name(end), head_spec(config)),
+        )
+        for end in stage_ends
+    )
+    return LightGlueGraphs(config, opened(EMBED, embed_spec(config)), stages)
+
+
+def stage_name(layers_done: int) -> str:
+    """The graph whose last layer is that one, counted from 1."""
+    return f"stage{layers_done}"
+
+
+def head_name(layers_done: int) -> str:
+    """The graph that reads the matches off the states after that many layers."""
+    return f"{HEAD}{layers_done}"
+
+
+def _network_of(folder: Path, manifest: Manifest) -> tuple[LightGlueConfig, tuple[int, ...]]:
+    if manifest.matcher != MATCHER:
+        raise RuntimeLoadError(
+            f"{folder} holds the graphs of '{manifest.matcher}', not of {MATCHER}: give another folder."
+        )
+    network: dict[str, Any] = dict(manifest.network)
+    try:
+        stage_ends = tuple(map(int, network.pop("stage_ends")))
+        return LightGlueConfig(**network), stage_ends
+    except (KeyError, TypeError, ValueError) as error:
+        raise RuntimeLoadError(
+            f"the manifest of {folder} does not describe a network ({error}): export the network again."
+        ) from error
+
+
+def network_entry(config: LightGlueConfig, stage_ends: tuple[int, ...]) -> Mapping[str, Any]:
+    """What the manifest says of the network."""
+    return {**asdict(config), "stage_ends": list(stage_ends)}
+
+
+def _state(config: LightGlueConfig, points: str) -> TensorSpec:
+    return TensorSpec("state", (points, config.width), "float32")
+
+
+def _angles(config: LightGlueConfig, points: str) -> tuple[TensorSpec, TensorSpec]:
+    shape = (points, config.head_size // 2)
+    return TensorSpec("cosines", shape, "float32"), TensorSpec("sines", shape, "float32")
+
+
+def _rows() -> tuple[TensorSpec, TensorSpec]:
+    return TensorSpec("rows0", ("points0",), "int32"), TensorSpec("rows1", ("points1",), "int32")

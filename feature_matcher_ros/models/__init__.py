@@ -1,0 +1,1 @@
+"""Exportable torch definitions of the networks, one file a network."""

@@ -1,0 +1,36 @@
+"""Reading files of weights, without ever running code that may lie in them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from feature_matcher_ros.errors import WeightsError
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a ``.safetensors`` file, or of a torch file that holds nothing but tensors.
+
+    A torch file whose tensors lie in one mapping within a mapping, as ``{"extractor": {...}}``, gives those.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or holds something else than tensors.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there are no weights {path}: give the path of a .safetensors or .pth file.")
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        cause = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path} cannot be read as weights ({cause}): download or export it again.") from error
+    if isinstance(content, Mapping) and len(content) == 1 and isinstance(next(iter(content.values())), Mapping):
+        content = next(iter(content.values()))
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{path} holds something else than named tensors: give a file of weights alone.")
+    return dict(content)

@@ -1,0 +1,336 @@
+"""Two-view motions: the matrix each stands for, how it may change, and how far matches are from it.
+
+All residuals are in pixels: a match counts with its distance, in the space (x0, y0, x1, y1), to the
+nearest pair of points that agrees exactly with the motion, to first order. Hence localisation noise of
+``sigma`` per axis and image gives every component of every residual the standard deviation ``sigma``,
+and residuals of different motions can be compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_matcher_ros.datatypes import Camera, Float
+from feature_matcher_ros.geometry import mean_focal_length, normalize_points, rotation_from_vector, skew
+
+Mask = NDArray[np.bool_]
+
+_GENERATORS = np.stack([skew(axis) for axis in np.eye(3)])  # (3, 3, 3)
+_EPIPOLE_BLUR_PX = 15.0
+_MAX_NORMALIZED_RADIUS = 6.0  # 80 degrees off the axis; beyond, a pixel of noise has no measure on the image plane
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Correspondences:
+    """Matches as homogeneous pixels (x, y, f) of cameras without distortion, the principal point at (0, 0).
+
+    They are rays times the focal length of their camera, so that matrices of normalised coordinates act
+    on them unchanged, while derivatives by x and y are derivatives by pixels.
+    """
+
+    rays0: Float  # (3, M)
+    rays1: Float  # (3, M)
+    image_area: float  # px², over which a wrong match may fall
+    image_diagonal: float  # px
+
+    def __len__(self) -> int:
+        return self.rays0.shape[1]
+
+    @property
+    def pixels0(self) -> Float:
+        """(M, 2), relative to the principal point."""
+        return np.ascontiguousarray(self.rays0[:2].T)
+
+    @property
+    def pixels1(self) -> Float:
+        """(M, 2), relative to the principal point."""
+        return np.ascontiguousarray(self.rays1[:2].T)
+
+    @property
+    def focal0(self) -> float:
+        return float(self.rays0[2, 0])
+
+    @property
+    def focal1(self) -> float:
+        return float(self.rays1[2, 0])
+
+    def only(self, chosen: Mask | NDArray[np.intp]) -> Correspondences:
+        """Part of the matches, by mask or by number."""
+        return replace(self, rays0=self.rays0[:, chosen], rays1=self.rays1[:, chosen])
+
+
+def make_correspondences(
+    points0: NDArray[np.floating], points1: NDArray[np.floating], camera0: Camera, camera1: Camera
+) -> tuple[Correspondences, Mask]:
+    """Undistort matches (M, 2), (M, 2); also return which of them (M,) can be used and were kept."""
+    normalized0, normalized1 = normalize_points(points0, camera0), normalize_points(points1, camera1)
+    radius2 = np.maximum(np.sum(normalized0**2, axis=1), np.sum(normalized1**2, axis=1))
+    with np.errstate(invalid="ignore"):
+        usable = radius2 < _MAX_NORMALIZED_RADIUS**2  # False for NaN
+    rays0 = _homogeneous_pixels(normalized0[usable], mean_focal_length(camera0))
+    rays1 = _homogeneous_pixels(normalized1[usable], mean_focal_length(camera1))
+    area, diagonal = float(camera1.width * camera1.height), float(np.hypot(camera1.width, camera1.height))
+    return Correspondences(rays0, rays1, area, diagonal), usable
+
+
+def _homogeneous_pixels(normalized: Float, focal: float) -> Float:
+    rays = np.full((3, len(normalized)), focal)
+    rays[:2] = normalized.T * focal
+    return rays
+
+
+class Motion(Protocol):
+    """A two-view motion that can be refined."""
+
+    @property
+    def matrix(self) -> Float:
+        """(3, 3), essential matrix or homography of normalised coordinates."""
+
+    def tangent(self) -> Float:
+        """(9, k), derivative of the matrix, row by row, by the k parameters of a small change."""
+
+    def moved(self, step: Float) -> Motion:
+        """The motion after a small change (k,)."""
+
+    def residuals(self, matches: Correspondences) -> Float:
+        """(1 or 2, M), pixels."""
+
+    def linearize(self, matches: Correspondences) -> tuple[Float, Float]:
+        """Residuals and their derivatives (1 or 2, 9, M) by the matrix."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EpipolarMotion:
+    """Rotation and direction of translation, structure unknown: 5 parameters (rotation, direction).
+
+    A change is a small motion after the present one, in the axes of camera 1: ``rotation`` turns by a
+    vector, ``direction`` turns with it and moves in its tangent plane.
+    """
+
+    rotation: Float  # (3, 3)
+    direction: Float  # (3,), unit
+
+    @property
+    def matrix(self) -> Float:
+        return skew(self.direction) @ self.rotation
+
+    def tangent(self) -> Float:
+        turning = _GENERATORS @ self.matrix
+        moving = np.einsum("kb,kij->bij", orthogonal_plane(self.direction), _GENERATORS @ self.rotation)
+        return np.concatenate([turning, moving]).reshape(5, 9).T
+
+    def bending(self) -> Float:
+        """(5, 5, 9), second derivative of the matrix by the parameters, but for changes along itself."""
+        turning = _GENERATORS @ self.matrix
+        moving = np.einsum("kb,kij->bij", orthogonal_plane(self.direction), _GENERATORS)
+        second = np.zeros((5, 5, 3, 3))
+        second[:3, :3] = 0.5 * (_GENERATORS[:, None] @ turning[None] + _GENERATORS[None] @ turning[:, None])
+        second[3:, :3] = moving[:, None] @ (_GENERATORS @ self.rotation)[None]
+        second[:3, 3:] = second[3:, :3].swapaxes(0, 1)
+        return second.reshape(5, 5, 9)
+
+    def moved(self, step: Float) -> EpipolarMotion:
+        turn = rotation_from_vector(step[:3])
+        direction = turn @ self.direction + orthogonal_plane(self.direction) @ step[3:]
+        return EpipolarMotion(nearest_rotation(turn @ self.rotation), direction / np.linalg.norm(direction))
+
+    def residuals(self, matches: Correspondences) -> Float:
+        return epipolar_residuals(self.matrix, matches)
+
+    def linearize(self, matches: Correspondences) -> tuple[Float, Float]:
+        return epipolar_linearization(self.matrix, matches)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RotationMotion:
+    """Rotation alone: 3 parameters, a small rotation after the present one."""
+
+    rotation: Float  # (3, 3)
+
+    @property
+    def matrix(self) -> Float:
+        return self.rotation
+
+    def tangent(self) -> Float:
+        return (_GENERATORS @ self.rotation).reshape(3, 9).T
+
+    def moved(self, step: Float) -> RotationMotion:
+        return RotationMotion(nearest_rotation(rotation_from_vector(step) @ self.rotation))
+
+    def residuals(self, matches: Correspondences) -> Float:
+        return transfer_residuals(self.matrix, matches)
+
+    def linearize(self, matches: Correspondences) -> tuple[Float, Float]:
+        return transfer_linearization(self.matrix, matches)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HomographyMotion:
+    """Any homography: 8 parameters, along an orthonormal basis of all changes but that of scale."""
+
+    matrix: Float  # (3, 3), of norm 1
+
+    def tangent(self) -> Float:
+        return np.linalg.svd(self.matrix.reshape(1, 9))[2][1:].T
+
+    def moved(self, step: Float) -> HomographyMotion:
+        matrix = self.matrix + (self.tangent() @ step).reshape(3, 3)
+        return HomographyMotion(matrix / np.linalg.norm(matrix))
+
+    def residuals(self, matches: Correspondences) -> Float:
+        return transfer_residuals(self.matrix, matches)
+
+    def linearize(self, matches: Correspondences) -> tuple[Float, Float]:
+        return transfer_linearization(self.matrix, matches)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanarMotion:
+    """Motion before a plane, ``normal @ x0 = distance``: 8 parameters (rotation, translation, normal).
+
+    Source: Hartley and Zisserman, Multiple View Geometry, 2nd edition, section 13.1.
+    """
+
+    rotation: Float  # (3, 3)
+    translation: Float  # (3,), in units of the plane's distance
+    normal: Float  # (3,), unit, in the axes of camera 0, away from the camera
+
+    @property
+    def matrix(self) -> Float:
+        return self.rotation + np.outer(self.translation, self.normal)
+
+    def tangent(self) -> Float:
+        turning = _GENERATORS @ self.matrix
+        moving = np.einsum("ki,j->kij", np.eye(3), self.normal)
+        tilting = np.einsum("i,jb->bij", self.translation, orthogonal_plane(self.normal))
+        return np.concatenate([turning, moving, tilting]).reshape(8, 9).T
+
+    def moved(self, step: Float) -> PlanarMotion:
+        turn = rotation_from_vector(step[:3])
+        normal = self.normal + orthogonal_plane(self.normal) @ step[6:]
+        rotation, translation = nearest_rotation(turn @ self.rotation), turn @ self.translation + step[3:6]
+        return PlanarMotion(rotation, translation, normal / np.linalg.norm(normal))
+
+    def residuals(self, matches: Correspondences) -> Float:
+        return transfer_residuals(self.matrix, matches)
+
+    def linearize(self, matches: Correspondences) -> tuple[Float, Float]:
+        return transfer_linearization(self.matrix, matches)
+
+
+def orthogonal_plane(direction: Float) -> Float:
+    """Two orthonormal columns (3, 2) that are orthogonal to ``direction`` (3,)."""
+    other = np.eye(3)[int(np.argmin(np.abs(direction)))]
+    first = _cross(direction, other)
+    first /= np.linalg.norm(first)
+    return np.stack([first, _cross(direction, first) / np.linalg.norm(direction)], axis=1)
+
+
+def nearest_rotation(matrix: Float) -> Float:
+    """The rotation closest to a matrix (3, 3) of positive determinant."""
+    u, _, vt = np.linalg.svd(matrix)
+    return u @ np.diag([1.0, 1.0, np.linalg.det(u) * np.linalg.det(vt)]) @ vt
+
+
+def epipolar_residuals(E: Float, matches: Correspondences) -> Float:
+    """Signed Sampson distances (1, M) (Hartley and Zisserman, eq. 11.9)."""
+    algebraic = np.einsum("im,im->m", matches.rays1, E @ matches.rays0)
+    return (algebraic / np.sqrt(_sampson_norm2(E, matches)))[None]
+
+
+def epipolar_linearization(E: Float, matches: Correspondences) -> tuple[Float, Float]:
+    """Sampson distances and their full derivative (1, 9, M), that of the denominator included."""
+    residuals, by_matrix = _sampson_derivative(E, matches, 1.0)
+    return residuals[None], by_matrix[None]
+
+
+def epipolar_curvature(E: Float, matches: Correspondences) -> Float:
+    """Second derivative (9, 9) by E of half the sum of squared Sampson distances.
+
+    With distance ``r = c / sqrt(q)``, where c is linear and q quadratic in E, ``q = eᵀQe`` and ``b = Qe``:
+    ``kkᵀ - r²/q Q`` with ``k = a / sqrt(q) - 2 r/q b``, summed over the matches.
+    """
+    residuals, doubled = _sampson_derivative(E, matches, 2.0)
+    shares = residuals**2 / _sampson_norm2(E, matches)
+    image_plane = np.diag([1.0, 1.0, 0.0])
+    moments0, moments1 = ((rays * shares) @ rays.T for rays in (matches.rays0, matches.rays1))
+    blur = _EPIPOLE_BLUR_PX**2 * float(np.sum(shares)) * np.kron(image_plane, image_plane)
+    return doubled @ doubled.T - np.kron(image_plane, moments0) - np.kron(moments1, image_plane) - blur
+
+
+def _sampson_derivative(E: Float, matches: Correspondences, factor: float) -> tuple[Float, Float]:
+    """Sampson distances (M,), their derivative (9, M) by E, that of the denominator times ``factor``."""
+    line1, line0 = E @ matches.rays0, E.T @ matches.rays1
+    algebraic = np.einsum("im,im->m", matches.rays1, line1)
+    line1[2] = line0[2] = 0.0
+    norm = np.sqrt(np.einsum("im,im->m", line1, line1) + np.einsum("im,im->m", line0, line0) + _blur2(E))
+    residuals = algebraic / norm
+    by_norm = factor * residuals / norm**2
+    left, right = matches.rays1 / norm - line1 * by_norm, line0 * by_norm
+    by_matrix = left[:, None] * matches.rays0 - matches.rays1[:, None] * right  # (3, 3, M)
+    by_matrix[:2, :2] -= _EPIPOLE_BLUR_PX**2 * E[:2, :2, None] * by_norm
+    return residuals, by_matrix.reshape(9, -1)
+
+
+def _sampson_norm2(E: Float, matches: Correspondences) -> Float:
+    line1, line0 = E[:2] @ matches.rays0, E.T[:2] @ matches.rays1
+    return np.einsum("im,im->m", line1, line1) + np.einsum("im,im->m", line0, line0) + _blur2(E)
+
+
+def _blur2(E: Float) -> float:
+    return _EPIPOLE_BLUR_PX**2 * float(np.sum(E[:2, :2] ** 2)) + 1e-24
+
+
+def transfer_residuals(H: Float, matches: Correspondences) -> Float:
+    """Differences (2, M) between points 1 and transferred points 0, whitened to the noise of one image."""
+    _, whitening, difference = _transfer(H, matches)
+    return _whiten(whitening, difference)
+
+
+def transfer_linearization(H: Float, matches: Correspondences) -> tuple[Float, Float]:
+    """Transfer residuals and their derivatives (2, 9, M) by H; the whitening is held fixed."""
+    projection, whitening, difference = _transfer(H, matches)
+    rows = np.stack([_whiten(whitening, projection[:, k]) for k in range(3)], axis=1)  # (2, 3, M)
+    by_matrix = -rows[:, :, None] * matches.rays0
+    return _whiten(whitening, difference), by_matrix.reshape(2, 9, -1)
+
+
+def _transfer(H: Float, matches: Correspondences) -> tuple[Float, tuple[Float, Float, Float], Float]:
+    """Derivative (2, 3, M) of the projection, Cholesky factor of the noise, unwhitened residuals (2, M)."""
+    moved = H @ matches.rays0
+    depth = np.where(np.abs(moved[2]) < 1e-9, 1e-9, moved[2])
+    focal = matches.focal1 if len(matches) else 1.0
+    predicted = moved[:2] * (focal / depth)
+    projection = np.zeros((2, 3, len(matches)))
+    projection[0, 0] = projection[1, 1] = focal / depth
+    projection[:, 2] = -predicted / depth
+    by_point0 = np.einsum("ikm,kj->ijm", projection, H[:, :2])
+    return projection, cholesky_of_noise(by_point0), matches.rays1[:2] - predicted
+
+
+def cholesky_of_noise(by_point0: Float) -> tuple[Float, Float, Float]:
+    """Lower factor (l00, l10, l11) of ``I + A Aᵀ``: noise of point 1 and, carried over by A (2, 2, M), of point 0."""
+    a, b, c, d = by_point0.reshape(4, -1)
+    return cholesky_2x2(1.0 + a * a + b * b, a * c + b * d, 1.0 + c * c + d * d)
+
+
+def cholesky_2x2(s00: Float, s10: Float, s11: Float) -> tuple[Float, Float, Float]:
+    """Lower Cholesky factors of M symmetric matrices (2, 2) with the given entries."""
+    l00 = np.sqrt(s00)
+    l10 = s10 / l00
+    return l00, l10, np.sqrt(np.maximum(s11 - l10**2, 1e-12 * s11))
+
+
+def _whiten(factor: tuple[Float, Float, Float], vectors: Float) -> Float:
+    l00, l10, l11 = factor
+    first = vectors[0] / l00
+    return np.stack([first, (vectors[1] - l10 * first) / l11])
+
+
+def _cross(a: Float, b: Float) -> Float:
+    """Cross product of two vectors (3,); ``np.cross`` takes ten times as long."""
+    return np.array([a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]])

@@ -1,0 +1,63 @@
+"""Where matches lie along their epipolar lines: near or far, in front or behind, by truth or by luck."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from feature_matcher_ros.datatypes import Float
+from feature_matcher_ros.motion_models import Correspondences, EpipolarMotion, Mask
+
+# Behind the cameras is what has moved the wrong way by more than this many standard deviations (of a
+# difference of two noisy points, hence the root).
+_BEHIND_SIGMAS = 3.0 * 2.0**0.5
+# A tail of near matches is kept where it holds this many times more matches than chance would give.
+_MIN_OVER_CHANCE = 5.0
+# Beyond the last kept match, this much more nearness is still believed.
+_NEARNESS_MARGIN = 1.5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parallax:
+    """The place of each match along its epipolar line, counted from the point at infinity."""
+
+    displacement_px: Float  # (M,), towards nearer points; negative behind the cameras
+    nearness: Float  # (M,), baseline over depth, to first order; negative behind the cameras
+
+    def in_front(self, sigma_px: float) -> Mask:
+        """Which matches (M,) are not seen behind a camera beyond doubt."""
+        return self.displacement_px > -_BEHIND_SIGMAS * sigma_px
+
+
+def measure_parallax(motion: EpipolarMotion, matches: Correspondences) -> Parallax:
+    """Compare point 1 with the place where point 0 would be at infinity, and the way it moves when nearer."""
+    turned = motion.rotation @ matches.rays0
+    depth = np.where(np.abs(turned[2]) < 1e-9, 1e-9, turned[2])
+    x, y = turned[0] / depth, turned[1] / depth
+    focal = matches.focal1 if len(matches) else 1.0
+    way_x = focal * (motion.direction[0] - x * motion.direction[2])
+    way_y = focal * (motion.direction[1] - y * motion.direction[2])
+    along = (matches.rays1[0] - focal * x) * way_x + (matches.rays1[1] - focal * y) * way_y
+    length = np.maximum(np.hypot(way_x, way_y), 1e-9)
+    displacement = along / length * np.sign(depth)
+    return Parallax(displacement, displacement / length)
+
+
+def plausible_depth(parallax: Parallax, near_line: Mask, sigma_px: float) -> Mask:
+    """Which matches (M,), near their line or not, are in front of the cameras and not impossibly near.
+
+    A wrong match that lies on its epipolar line by luck has a random, usually huge parallax, and with
+    it a huge lever on the direction of translation. As many of them fall behind the cameras as in
+    front, and behind there is nothing else; so a tail of near matches counts as true only where it holds
+    clearly more matches than the mirrored tail behind.
+    """
+    nearness = parallax.nearness[near_line]
+    ranked = np.sort(nearness[nearness > 0.0])[::-1]
+    if len(ranked) == 0:
+        return parallax.in_front(sigma_px)
+    behind = np.sort(-nearness[nearness < 0.0])
+    by_chance = len(behind) - np.searchsorted(behind, ranked) + 1
+    enough = np.arange(1, len(ranked) + 1) >= _MIN_OVER_CHANCE * by_chance
+    last = int(np.argmax(enough)) if np.any(enough) else len(ranked) - 1
+    return parallax.in_front(sigma_px) & (np.abs(parallax.nearness) <= _NEARNESS_MARGIN * ranked[last])

@@ -1,0 +1,114 @@
+"""The covariance of a refined motion, from the Jacobian of its last step.
+
+The estimate minimises a sum of robust costs, so that its covariance is that of an M-estimator:
+``s² (sum of JᵀJ)⁻¹`` with ``s² = E[psi²] / E[psi']²`` (Huber and Ronchetti, Robust Statistics, 2nd
+edition, section 7.6). s² comes from the residuals, with the expected noise as prior knowledge, so that a
+dozen matches that happen to agree too well do not claim a precision that nothing supports.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from feature_matcher_ros.datatypes import Float
+from feature_matcher_ros.epipolar_estimation import Noise
+from feature_matcher_ros.geometry import rotation_from_vector, rotation_vector
+from feature_matcher_ros.motion_models import (
+    Correspondences,
+    EpipolarMotion,
+    Motion,
+    PlanarMotion,
+    RotationMotion,
+    orthogonal_plane,
+)
+from feature_matcher_ros.pose_refinement import Loss, epipolar_hessian, make_loss, normals, robust_sigma, squared_length
+
+# The expected noise counts like this many observed residuals.
+_PRIOR_WEIGHT = 5.0
+# 99.9 % quantile of chi-square with five degrees of freedom.
+_SAME_MOTION = 20.5
+
+
+def motion_covariance(motion: Motion, matches: Correspondences, noise: Noise) -> Float | None:
+    """Covariance (k, k) of the parameters of a refined motion; None where the matches leave one undetermined.
+
+    For an epipolar geometry the sum of JᵀJ on either side is corrected for the noise in J: the inverse is
+    that of the true second derivative of the cost (the "sandwich" of Huber).
+    """
+    residuals = motion.residuals(matches)
+    loss = make_loss(robust_sigma(residuals, noise.gate_px, noise.floor_px), len(residuals))
+    used = matches.only(squared_length(residuals) < loss.cutoff_px**2)
+    linear = normals(motion, used, None)
+    variance = noise_variance(linear.residuals, loss, len(linear.information), noise)
+    gauss_newton = scaled_inverse(linear.information, variance)
+    if gauss_newton is None or not isinstance(motion, EpipolarMotion):
+        return gauss_newton
+    inverse = scaled_inverse(epipolar_hessian(motion, used), 1.0)
+    if inverse is None:
+        return gauss_newton
+    return variance * inverse @ linear.information @ inverse
+
+
+def noise_variance(residuals: Float, loss: Loss, num_parameters: int, noise: Noise) -> float:
+    """The s² of an M-estimator, from the residuals (1 or 2, M) that its loss does not reject."""
+    components, count = residuals.shape
+    length2 = squared_length(residuals)
+    share = length2 / loss.cutoff_px**2
+    weights = loss.weights(length2)
+    psi2 = float(np.sum(weights**2 * length2)) / components
+    slope = float(np.sum(weights - 4.0 / components * share * np.maximum(1.0 - share, 0.0)))
+    degrees = components * count - num_parameters
+    if degrees <= 0 or slope <= 0.1 * count:
+        return max(noise.expected_px**2, loss.cutoff_px**2)
+    observed = psi2 / count / (slope / count) ** 2 * (components * count / degrees)
+    pooled = (_PRIOR_WEIGHT * noise.expected_px**2 + degrees * observed) / (_PRIOR_WEIGHT + degrees)
+    return max(pooled, noise.floor_px**2)
+
+
+def scaled_inverse(information: Float, variance: float) -> Float | None:
+    """``variance * information⁻¹``, symmetric and positive definite; None if that does not exist."""
+    scale = np.sqrt(np.maximum(np.diag(information), 1e-300))
+    normalized = information / np.outer(scale, scale)
+    eigenvalues, vectors = np.linalg.eigh(normalized)
+    if not eigenvalues[0] > 1e-12:
+        return None
+    inverse = (vectors / eigenvalues) @ vectors.T / np.outer(scale, scale)
+    return variance * 0.5 * (inverse + inverse.T)
+
+
+def pose_covariance(motion: EpipolarMotion | PlanarMotion | RotationMotion, parameters: Float) -> Float:
+    """Covariance of the pose from that of the parameters, as documented on ``RelativePose``.
+
+    Returns:
+        (3, 3) for a rotation; (6, 6) of rank 5, translation of the unit direction before rotation, else.
+    """
+    if isinstance(motion, RotationMotion):
+        return parameters
+    if isinstance(motion, EpipolarMotion):
+        direction_from = np.concatenate([np.zeros((3, 3)), orthogonal_plane(motion.direction)], axis=1)
+    else:
+        length, direction = float(np.linalg.norm(motion.translation)), _unit(motion.translation)
+        direction_from = np.zeros((3, 8))
+        direction_from[:, 3:6] = (np.eye(3) - np.outer(direction, direction)) / length
+    rotation_from = np.eye(3, parameters.shape[0])
+    pose_from_parameters = np.concatenate([direction_from, rotation_from])
+    return pose_from_parameters @ parameters @ pose_from_parameters.T
+
+
+def is_same_motion(
+    first: EpipolarMotion | PlanarMotion, second: EpipolarMotion, matches: Correspondences, noise: Noise
+) -> bool:
+    """Whether two motions differ by no more than the uncertainty of the first."""
+    parameters = motion_covariance(first, matches, noise)
+    if parameters is None:
+        return False
+    direction = first.direction if isinstance(first, EpipolarMotion) else _unit(first.translation)
+    turn = rotation_vector(second.rotation @ first.rotation.T)
+    shift = second.direction - rotation_from_vector(turn) @ direction
+    difference = np.concatenate([shift, turn])
+    covariance = pose_covariance(first, parameters)
+    return float(difference @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ difference) < _SAME_MOTION
+
+
+def _unit(vector: Float) -> Float:
+    return vector / np.linalg.norm(vector)

@@ -1,0 +1,138 @@
+"""The motion between two views: what kind it is, how large, and how well it is known.
+
+The epipolar geometry (LO-RANSAC of PoseLib), the best homography, the best rotation and no motion at all
+compete for the matches, see ``motion_selection``. The winner is refined over all matches; its covariance
+follows from the last step. Metric points, where there are enough of them, give the translation its length.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feature_matcher_ros.config import PoseConfig
+from feature_matcher_ros.datatypes import (
+    Camera,
+    Float,
+    MetricPoints,
+    MotionType,
+    PoseEstimate,
+    RelativePose,
+    ScaleSource,
+    Status,
+)
+from feature_matcher_ros.epipolar_estimation import noise_from
+from feature_matcher_ros.motion_models import (
+    Correspondences,
+    EpipolarMotion,
+    Mask,
+    PlanarMotion,
+    RotationMotion,
+    make_correspondences,
+)
+from feature_matcher_ros.motion_selection import log10_false_alarms
+from feature_matcher_ros.planar_motion import to_epipolar
+from feature_matcher_ros.pose_covariance import motion_covariance, pose_covariance
+from feature_matcher_ros.unscaled_motion import Solution, solve_unscaled
+
+# Fewer chance agreements than this are expected in as many pairs of nothing but wrong matches.
+_MAX_LOG10_FALSE_ALARMS = -2.0
+_SAMPLE_SIZE = {
+    MotionType.GENERAL: 5,
+    MotionType.PLANAR: 4,
+    MotionType.ROTATION_ONLY: 2,
+    MotionType.STATIC: 1,
+}
+# A pose less certain than this, by its standard deviation, is none.
+_MAX_ROTATION_SIGMA = np.radians(3.0)
+_MAX_DIRECTION_SIGMA = np.radians(30.0)
+
+
+def estimate_relative_pose(
+    points0: NDArray[np.floating],
+    points1: NDArray[np.floating],
+    camera0: Camera,
+    camera1: Camera,
+    config: PoseConfig,
+    *,
+    metric: MetricPoints | None = None,
+) -> PoseEstimate:
+    """Estimate ``cam1_from_cam0`` from matched pixels.
+
+    Args:
+        points0: (M, 2) pixels in image 0, as seen, distortion included.
+        points1: (M, 2) pixels in image 1.
+        camera0: of image 0.
+        camera1: of image 1.
+        config: thresholds; its seed makes the result repeatable to the last bit.
+        metric: where the matches are in the axes of camera 0, as far as known.
+
+    Returns:
+        The pose and its inliers, or the reason why there is none; bad input geometry is a reason, not an error.
+        Between two motions that a plane shows alike the status is DEGENERATE and the motion type PLANAR.
+    """
+    matches, usable = make_correspondences(points0, points1, camera0, camera1)
+    if count_distinct(matches) < config.min_matches:
+        return _failure(Status.TOO_FEW_MATCHES, MotionType.UNKNOWN, np.zeros(len(points0), dtype=np.bool_))
+    solution = solve_unscaled(matches, config)
+    inliers = np.zeros(len(points0), dtype=np.bool_)
+    inliers[usable] = solution.inliers
+    if not _is_supported(solution, matches, config):
+        return _failure(Status.TOO_FEW_INLIERS, MotionType.UNKNOWN, inliers)
+    pose = _pose(solution, matches, config)
+    if pose is None:
+        return _failure(Status.DEGENERATE, solution.motion_type, inliers)
+    return PoseEstimate(Status.OK, pose, solution.motion_type, inliers)
+
+
+def count_distinct(matches: Correspondences) -> int:
+    """Number of matches that differ by more than a quarter of a pixel from all others, about."""
+    if len(matches) == 0:
+        return 0
+    quarters = np.round(4.0 * np.concatenate([matches.rays0[:2], matches.rays1[:2]])).astype(np.int64)
+    return len(np.unique(((quarters[0] * 65599 + quarters[1]) * 65599 + quarters[2]) * 65599 + quarters[3]))
+
+
+def _failure(status: Status, motion_type: MotionType, inliers: Mask) -> PoseEstimate:
+    return PoseEstimate(status, None, motion_type, inliers)
+
+
+def _is_supported(solution: Solution, matches: Correspondences, config: PoseConfig) -> bool:
+    """Whether there are enough inliers, and more than luck would bring."""
+    num_inliers = int(np.count_nonzero(solution.inliers))
+    if num_inliers < config.min_inliers or count_distinct(matches.only(solution.inliers)) < config.min_inliers:
+        return False
+    noise = noise_from(config)
+    is_general = solution.motion_type is MotionType.GENERAL
+    chance = noise.chance_near_line(matches) if is_general else noise.chance_near_point(matches)
+    sample_size = _SAMPLE_SIZE[solution.motion_type]
+    return log10_false_alarms(len(matches), num_inliers, sample_size, chance) < _MAX_LOG10_FALSE_ALARMS
+
+
+def _pose(solution: Solution, matches: Correspondences, config: PoseConfig) -> RelativePose | None:
+    """The motion with its covariance; None if there is none, or none certain enough to be called known."""
+    motion = solution.motion
+    if motion is None:
+        return None
+    parameters = motion_covariance(motion, matches.only(solution.inliers), noise_from(config))
+    if parameters is None:
+        return None
+    covariance = pose_covariance(motion, parameters)
+    if not _is_certain(covariance):
+        return None
+    direction = _direction(motion)
+    return RelativePose(motion.rotation, direction, None, ScaleSource.NONE, solution.motion_type, covariance)
+
+
+def _direction(motion: EpipolarMotion | PlanarMotion | RotationMotion) -> Float | None:
+    if isinstance(motion, RotationMotion):
+        return None
+    return (to_epipolar(motion) if isinstance(motion, PlanarMotion) else motion).direction
+
+
+def _is_certain(covariance: Float) -> bool:
+    if not np.all(np.isfinite(covariance)):
+        return False
+    if np.linalg.eigvalsh(covariance[-3:, -3:])[-1] > _MAX_ROTATION_SIGMA**2:
+        return False
+    return len(covariance) == 3 or bool(np.linalg.eigvalsh(covariance[:3, :3])[-1] < _MAX_DIRECTION_SIGMA**2)

@@ -1,0 +1,27 @@
+"""The seam between a matcher and what executes its network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from feature_matcher_ros.runtimes.graph_spec import GraphSpec
+
+Tensor = NDArray[Any]
+
+
+class Runtime(Protocol):
+    """Executes one exported graph: named tensors in, named tensors out."""
+
+    @property
+    def name(self) -> str:
+        """As written in the configuration and in diagnostics."""
+
+    @property
+    def spec(self) -> GraphSpec:
+        """What the graph takes and gives."""
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Execute the graph; takes exactly the inputs of the spec and returns all its outputs."""

@@ -1,0 +1,64 @@
+"""Models executed by torch itself: the reference for all graphs, and for GPUs without TensorRT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from feature_matcher_ros.errors import RuntimeLoadError
+from feature_matcher_ros.runtimes.graph_spec import GraphSpec
+
+
+class DeviceTensor:
+    """A tensor that stays on its device until somebody asks numpy for an array of it."""
+
+    __slots__ = ("tensor",)
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        array: NDArray[Any] = self.tensor.cpu().numpy()
+        return array if dtype is None else array.astype(dtype)
+
+
+class TorchRuntime:
+    """One stage of a model. What it returns may be fed to another stage without leaving the device."""
+
+    def __init__(self, module: torch.nn.Module, spec: GraphSpec, device: str = "cpu") -> None:
+        """Put a module, which takes and returns a mapping of named tensors, on a device.
+
+        Raises:
+            RuntimeLoadError: there is no such device.
+        """
+        try:
+            self._module = module.eval().to(device)
+        except (RuntimeError, AssertionError) as error:
+            raise RuntimeLoadError(
+                f"torch {torch.__version__} cannot use the device '{device}' ({' '.join(str(error).split())}): "
+                "choose cpu."
+            ) from error
+        self._spec = spec
+        self._device = torch.device(device)
+
+    @property
+    def name(self) -> str:
+        return "torch"
+
+    @property
+    def spec(self) -> GraphSpec:
+        return self._spec
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        with torch.inference_mode():
+            outputs = self._module({name: self._on_device(value) for name, value in inputs.items()})
+        return {tensor.name: DeviceTensor(outputs[tensor.name]) for tensor in self._spec.outputs}
+
+    def _on_device(self, value: Any) -> torch.Tensor:
+        if isinstance(value, DeviceTensor):
+            return value.tensor
+        return torch.as_tensor(np.ascontiguousarray(value), device=self._device)

@@ -1,0 +1,120 @@
+"""Image pairs of an invented scene: true poses are recognised as right, false ones as wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from feature_matcher_ros.datatypes import Float, Image
+from feature_matcher_ros.errors import ConfigError, SourceError
+from feature_matcher_ros.evaluation.evaluate_pairs import PairSetEvaluation, evaluate_pairs, pair_set_table
+from feature_matcher_ros.evaluation.json_text import to_json
+from feature_matcher_ros.geometry import invert_pose, pose_from, rotation_from_vector
+
+K = np.array([[300.0, 0.0, 159.5], [0.0, 300.0, 119.5], [0.0, 0.0, 1.0]])
+SIZE = (320, 240)
+
+
+def texture(seed: int) -> Image:
+    noise = np.random.default_rng(seed).integers(0, 256, (256, 256), dtype=np.uint8)
+    return cv2.GaussianBlur(cv2.resize(noise, (1024, 1024), interpolation=cv2.INTER_CUBIC), (0, 0), 1.5)
+
+
+def render(cam_from_world: Float) -> Image:
+    """Two textured walls that face the camera, the nearer one covering the left half of the further one."""
+    u, v = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
+    rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(u.shape)], axis=-1)
+    world_from_cam = invert_pose(cam_from_world)
+    origin, directions = world_from_cam[:3, 3], rays @ world_from_cam[:3, :3].T
+    picture = np.full(u.shape, 128, np.uint8)
+    for depth, is_near in ((6.0, False), (3.0, True)):
+        points = origin + directions * ((depth - origin[2]) / directions[..., 2])[..., None]
+        texels = (points[..., :2] * 120.0 + 512.0).astype(np.float32)
+        wall = cv2.remap(texture(int(depth)), texels[..., 0], texels[..., 1], cv2.INTER_LINEAR)
+        hit = points[..., 0] < 0.0 if is_near else np.ones(u.shape, bool)
+        picture[hit] = wall[hit]
+    return picture
+
+
+def write_pairs(folder: Path, motions: list[Float], told: list[Float]) -> Path:
+    """Write images of motions, and a list that tells these as the truth."""
+    entries = []
+    cv2.imwrite(str(folder / "0.png"), render(np.eye(4)))
+    for number, (motion, truth) in enumerate(zip(motions, told, strict=True), start=1):
+        cv2.imwrite(str(folder / f"{number}.png"), render(motion))
+        entries.append(
+            {"img0": "0.png", "img1": f"{number}.png", "K0": K.tolist(), "K1": K.tolist()}
+            | {"T_cam1_from_cam0": truth.tolist()}
+        )
+    (folder / "pairs.json").write_text(json.dumps(entries))
+    return folder / "pairs.json"
+
+
+@pytest.fixture(scope="module")
+def motions() -> list[Float]:
+    return [
+        pose_from(rotation_from_vector([0.0, 0.02, 0.01]), [0.4, 0.05, 0.0]),
+        pose_from(rotation_from_vector([0.02, -0.03, 0.0]), [-0.3, 0.2, 0.1]),
+        pose_from(rotation_from_vector([0.01, 0.0, -0.03]), [0.1, -0.4, 0.05]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def evaluation(motions, tmp_path_factory) -> PairSetEvaluation:
+    seen = []
+    path = write_pairs(tmp_path_factory.mktemp("pairs"), motions, motions)
+    evaluation = evaluate_pairs(path, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    return evaluation
+
+
+def test_true_poses_are_found_by_both_estimators_on_the_same_matches(evaluation):
+    assert set(evaluation.estimators) == {"poselib", "opencv"}
+    for scores in evaluation.estimators.values():
+        assert scores.num_poses == 3
+        assert scores.auc[5.0] > 0.7 and scores.auc[5.0] <= scores.auc[10.0] <= scores.auc[20.0]
+        assert scores.mean_num_inliers <= evaluation.mean_num_matches
+    assert evaluation.precision[5e-4] > 0.9
+    assert all(pair.num_matches > 50 for pair in evaluation.pairs)
+
+
+def test_numbers_are_printed_and_written(evaluation):
+    header, rows = pair_set_table(evaluation)
+    assert [row[0] for row in rows] == ["poselib", "opencv"] and all(len(row) == len(header) for row in rows)
+    numbers = json.loads(to_json(evaluation))
+    assert numbers["estimators"]["poselib"]["auc"]["5.0"] == evaluation.estimators["poselib"].auc[5.0]
+
+
+def test_false_truth_is_an_error_of_180_degrees_and_costs_precision(motions, tmp_path):
+    opposite = pose_from(motions[0][:3, :3], -motions[0][:3, 3])
+    across = pose_from(motions[1][:3, :3], [0.0, 0.1, 0.5])
+    path = write_pairs(tmp_path, motions[:2], [opposite, across])
+    evaluation = evaluate_pairs(path, estimators=["poselib"])
+    first, second = (pair.estimators["poselib"] for pair in evaluation.pairs)
+    assert first.rotation_deg < 1.0 and first.direction_deg > 170.0
+    assert second.direction_deg > 30.0
+    assert evaluation.estimators["poselib"].auc == {5.0: 0.0, 10.0: 0.0, 20.0: 0.0}
+    # The epipolar lines do not know the sign of a direction, but they know the direction.
+    assert evaluation.pairs[0].precision[5e-4] > 0.9 > evaluation.pairs[1].precision[1e-4]
+
+
+def test_images_without_points_fail_without_a_pose(tmp_path):
+    path = write_pairs(tmp_path, [np.eye(4)], [pose_from(np.eye(3), [1.0, 0.0, 0.0])])
+    for name in ("0.png", "1.png"):
+        cv2.imwrite(str(tmp_path / name), np.full(SIZE[::-1], 128, np.uint8))
+    evaluation = evaluate_pairs(path)
+    assert evaluation.mean_num_matches == 0.0 and evaluation.pairs[0].precision is None
+    for scores in evaluation.estimators.values():
+        assert (scores.num_poses, scores.median_error_deg, scores.auc[20.0]) == (0, None, 0.0)
+    json.loads(to_json(evaluation), parse_constant=pytest.fail)
+
+
+def test_bad_input_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="cannot be read"):
+        evaluate_pairs(tmp_path / "absent.json")
+    with pytest.raises(ConfigError, match="'magsac' is no pose estimator: choose from poselib, opencv"):
+        evaluate_pairs(tmp_path / "absent.json", estimators=["magsac"])

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from feature_matcher_ros.errors import OutputError, WeightsError
+from feature_matcher_ros.models.weights import (
+    PUBLISHED_WEIGHTS,
+    PublishedWeights,
+    default_weights_folder,
+    published_weights,
+    pull_weights,
+    verify_weights,
+)
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> PublishedWeights:
+    source = tmp_path / "server" / "net.pth"
+    source.parent.mkdir()
+    source.write_bytes(b"tensors" * 1000)
+    return PublishedWeights("net", source.as_uri(), hashlib.sha256(source.read_bytes()).hexdigest(), "Apache-2.0")
+
+
+def test_the_table_is_complete() -> None:
+    assert len({weights.name for weights in PUBLISHED_WEIGHTS}) == len(PUBLISHED_WEIGHTS)
+    for weights in PUBLISHED_WEIGHTS:
+        assert weights.url.startswith("https://")
+        assert len(bytes.fromhex(weights.sha256)) == 32
+        assert weights.licence
+        assert published_weights(weights.name) is weights
+    with pytest.raises(WeightsError, match=r"'superglu'.*choose one of lightglue_superpoint"):
+        published_weights("superglu")
+
+
+def test_pulled_weights_are_verified_and_pulled_once(published: PublishedWeights, tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "weights"
+    with pytest.raises(WeightsError, match="weights pull net"):
+        verify_weights(published, folder)
+    path = pull_weights(published, folder)
+    assert path == folder / "net.pth"
+    assert pull_weights(replace(published, url="file:///nowhere/net.pth"), folder) == path
+    assert [entry.name for entry in folder.iterdir()] == ["net.pth"]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"x" + data[1:], lambda data: b""])
+def test_truncated_and_changed_files_are_detected(published: PublishedWeights, tmp_path: Path, damage) -> None:
+    path = pull_weights(published, tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    for use in (verify_weights, pull_weights):
+        with pytest.raises(WeightsError, match=r"net.pth has the SHA-256 .* truncated or was changed"):
+            use(published, tmp_path)
+
+
+def test_a_damaged_download_is_not_kept(published: PublishedWeights, tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    with pytest.raises(WeightsError, match="truncated or was changed"):
+        pull_weights(replace(published, sha256="00" * 32), folder)
+    with pytest.raises(WeightsError, match=r"cannot download file:///nowhere.*put the file at"):
+        pull_weights(replace(published, url="file:///nowhere/net.pth"), folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(published: PublishedWeights, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OutputError, match="choose a writable folder"):
+        pull_weights(published, tmp_path / "file" / "weights")
+
+
+def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_weights_folder() == tmp_path / "feature_matcher_ros" / "weights"

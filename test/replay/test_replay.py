@@ -1,0 +1,198 @@
+"""Replay from the command line, on a short stretch of the rendered demo."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+
+from feature_matcher_ros.cli import main
+from feature_matcher_ros.config import FrontEndConfig, override
+from feature_matcher_ros.evaluation.demo_rig import DemoOptions
+from feature_matcher_ros.evaluation.demo_scene import DemoRecording, write_demo_bag
+from feature_matcher_ros.evaluation.pair_table import read_pair_table
+from feature_matcher_ros.evaluation.sequences import open_sequence
+from feature_matcher_ros.evaluation.trajectories import read_tum
+from feature_matcher_ros.front_end import FrontEnd
+
+SETTINGS = {"extractor.max_keypoints": 400, "keyframes.min_parallax_px": 5.0}
+ARGUMENTS = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("replay") / "bag"
+    write_demo_bag(path, DemoOptions(width=256, rate_hz=10.0))
+    return path
+
+
+def feature_matcher(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Run the command line in this process; exit code, stdout and stderr."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", ["feature-matcher", *map(str, arguments)])
+        main()
+    code = stop.value.code
+    out, err = capsys.readouterr()
+    return 0 if code is None else int(code), out, err
+
+
+def test_a_replay_writes_what_the_front_end_says(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    code, _, err = feature_matcher(capsys, "replay", bag, "-o", run, *ARGUMENTS)
+    assert (code, err) == (0, "")
+    front_end = FrontEnd(override(FrontEndConfig(), SETTINGS))
+    results = [front_end.process(frame) for frame in open_sequence(bag).frames()]
+
+    rows = read_pair_table(run / "pairs.csv")
+    assert [row.stamp_ns for row in rows] == [result.stamp_ns for result in results]
+    assert [row.status for row in rows] == [result.status for result in results]
+    for row, result in zip(rows, results, strict=True):
+        assert (row.rotation is None) == (result.pose is None)
+        if result.pose is not None:
+            np.testing.assert_allclose(row.rotation, result.pose.rotation, atol=1e-9)
+            assert row.baseline_m == result.pose.baseline_m
+
+    trajectory = read_tum(run / "trajectory.tum")
+    placed = [result for result in results if result.odometry is not None]
+    np.testing.assert_allclose(
+        trajectory.world_from_cam, [result.odometry.world_from_cam for result in placed], atol=1e-6
+    )
+    assert len(read_tum(run / "ground_truth.tum")) == len(results)
+
+    summary = json.loads((run / "run.json").read_text())
+    assert summary["finished"] is True
+    assert summary["num_frames"] == len(results)
+    assert summary["config"]["extractor.max_keypoints"] == 400
+    assert (run / "report.html").stat().st_size > 10_000
+    assert json.loads((run / "report.json").read_text())
+
+    with AnyReader([run / "topics"]) as reader:
+        counts = {connection.topic: connection.msgcount for connection in reader.connections}
+    matched = [result for result in results if result.matches is not None]
+    assert counts["/feature_matcher/correspondences"] == len(matched)
+    assert counts["/feature_matcher/odometry"] == len(placed)
+
+
+def test_two_replays_are_equal_to_the_byte(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns = slice(0, 25)  # all but the times that the stages took
+    tables = []
+    for name in ("a", "b"):
+        arguments = ("--duration", "3", "--no-topics", "--no-report", *ARGUMENTS)
+        assert feature_matcher(capsys, "replay", bag, "-o", tmp_path / name, *arguments)[0] == 0
+        lines = (tmp_path / name / "pairs.csv").read_text().splitlines()
+        tables.append([line.split(",")[columns] for line in lines])
+    assert tables[0] == tables[1]
+    assert (tmp_path / "a" / "trajectory.tum").read_bytes() == (tmp_path / "b" / "trajectory.tum").read_bytes()
+
+
+def test_an_interrupted_replay_leaves_readable_files(bag: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "feature_matcher_ros.cli", "replay", str(bag), "-o", str(run)]
+    process = subprocess.Popen(
+        [*command, "--set", "keyframes.match_every_frame=true", "--set", "extractor.max_keypoints=4000"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and _count_lines(run / "pairs.csv") < 4:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted after" in out
+    rows = read_pair_table(run / "pairs.csv")
+    summary = json.loads((run / "run.json").read_text())
+    assert 3 <= len(rows) == summary["num_frames"]
+    assert summary["finished"] is False
+    assert 1 <= len(read_tum(run / "trajectory.tum")) <= len(rows)
+    with AnyReader([run / "topics"]) as reader:
+        assert sum(connection.msgcount for connection in reader.connections) > 0
+
+
+def _count_lines(path: Path) -> int:
+    return len(path.read_text().splitlines()) if path.is_file() else 0
+
+
+def test_a_video_and_a_rerun_recording_of_the_matches(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("rerun", reason="rerun-sdk, an optional package, is not installed")
+    run = tmp_path / "run"
+    arguments = ("--duration", "2", "--no-topics", "--no-report", "--video", "--rerun", *ARGUMENTS)
+    assert feature_matcher(capsys, "replay", bag, "-o", run, *arguments)[0] == 0
+    video = cv2.VideoCapture(str(run / "matches.mp4"))
+    assert video.read()[0]
+    assert (run / "recording.rrd").stat().st_size > 10_000
+
+
+def test_one_pair_of_images_is_matched_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recording = DemoRecording(DemoOptions(width=320, rate_hz=10.0))
+    for number, name in ((10, "a.png"), (16, "b.png")):
+        cv2.imwrite(str(tmp_path / name), recording.frame(number).image)
+    code, out, _ = feature_matcher(
+        capsys, "match", tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "matches.png"
+    )
+    assert code == 0
+    assert "no calibration, so no pose" in out
+    assert cv2.imread(str(tmp_path / "matches.png")).shape[1] >= 640
+
+
+def test_the_front_end_keeps_up_with_a_disk_that_is_full(bag: Path, tmp_path: Path) -> None:
+    """Write into a file system of 200 kB: one sentence, and the table written so far can be read."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting a small tmpfs needs rights that this process does not have")
+    try:
+        command = [sys.executable, "-m", "feature_matcher_ros.cli", "replay", str(bag), "-o", str(small / "run")]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert ended.returncode == 1
+        assert ended.stderr.startswith("feature-matcher: cannot write")
+        assert "No space left on device" in ended.stderr
+        assert ended.stderr.count("\n") == 1
+        read_pair_table(small / "run" / "pairs.csv")
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--set", "extractor.max_keypoint=3"], "did you mean 'extractor.max_keypoints'"),
+        (["--set", "pose.min_inliers=2"], "out of range"),
+        (["--set", "pose.min_inliers=many"], "not of type int"),
+        (["--set", "pose.min_inliers"], "has no value"),
+        (["--config", "missing.yaml"], "cannot read the configuration"),
+        (["--modality", "trinocular"], "is not one of mono, stereo, rgbd"),
+        (["--stride", "0"], "selects nothing"),
+        (["--output", "/dev/null/run"], "cannot write"),
+    ],
+)
+def test_a_wrong_argument_gets_one_sentence(
+    bag: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    code, _, err = feature_matcher(capsys, "replay", bag, *arguments)
+    assert code == 1
+    assert expected in err
+    assert err.startswith("feature-matcher: ")
+    assert err.count("\n") == 1
+
+
+def test_a_source_that_is_not_one_gets_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty.bag").touch()
+    (tmp_path / "video.mp4").write_bytes(os.urandom(1000))
+    for source in ("missing", "empty", "empty.bag", "video.mp4"):
+        code, _, err = feature_matcher(capsys, "replay", tmp_path / source, "-o", tmp_path / "run")
+        assert code == 1
+        assert str(tmp_path / source) in err
+        assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()

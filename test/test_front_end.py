@@ -1,0 +1,205 @@
+"""The whole front-end on the rendered demo, where every pose is known."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from feature_matcher_ros.config import FrontEndConfig, override
+from feature_matcher_ros.datatypes import (
+    Frame,
+    FrontEndResult,
+    KeyframeReason,
+    MotionType,
+    ScaleSource,
+    Status,
+    TrackingState,
+)
+from feature_matcher_ros.evaluation.demo_path import DemoScript, demo_script
+from feature_matcher_ros.evaluation.demo_scene import demo_frames
+from feature_matcher_ros.evaluation.sequences import Modality
+from feature_matcher_ros.front_end import FrontEnd
+from feature_matcher_ros.geometry import angle_between_deg, invert_pose, rotation_angle_deg
+
+RATE_HZ = 10.0
+CONFIG = override(FrontEndConfig(), {"extractor.max_keypoints": 600, "keyframes.min_parallax_px": 6.0})
+
+
+@pytest.fixture(scope="module")
+def script() -> DemoScript:
+    return demo_script(RATE_HZ)
+
+
+@pytest.fixture(scope="module")
+def frames() -> dict[Modality, list[Frame]]:
+    stereo = [frame for frame, _ in demo_frames(Modality.STEREO, rate_hz=RATE_HZ)]
+    rgbd = [frame for frame, _ in demo_frames(Modality.RGBD, rate_hz=RATE_HZ)]
+    return {
+        Modality.STEREO: stereo,
+        Modality.RGBD: rgbd,
+        Modality.MONO: [replace(frame, stereo=None) for frame in stereo],
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(frames: dict[Modality, list[Frame]]) -> dict[Modality, list[FrontEndResult]]:
+    return {modality: _run(part) for modality, part in frames.items()}
+
+
+def _run(frames: list[Frame], config: FrontEndConfig = CONFIG) -> list[FrontEndResult]:
+    front_end = FrontEnd(config)
+    return [front_end.process(frame) for frame in frames]
+
+
+def _truth(script: DemoScript, result: FrontEndResult) -> np.ndarray:
+    """True cam1_from_cam0 of the pair of a result."""
+    stamps = script.ground_truth.stamps_ns
+    row0, row1 = (int(np.searchsorted(stamps, stamp)) for stamp in (result.keyframe_stamp_ns, result.stamp_ns))
+    poses = script.ground_truth.world_from_cam
+    return invert_pose(poses[row1]) @ poses[row0]
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_poses_agree_with_the_truth(
+    script: DemoScript, runs: dict[Modality, list[FrontEndResult]], modality: Modality
+) -> None:
+    turn_errors, direction_errors, scale_errors = [], [], []
+    for result in runs[modality]:
+        if result.pose is None:
+            continue
+        true = _truth(script, result)
+        turn_errors.append(rotation_angle_deg(true[:3, :3] @ result.pose.rotation.T))
+        length = np.linalg.norm(true[:3, 3])
+        if result.pose.direction is not None and length > 0.03:
+            direction_errors.append(angle_between_deg(true[:3, 3], result.pose.direction))
+            if result.pose.baseline_m is not None:
+                scale_errors.append(abs(result.pose.baseline_m / length - 1))
+    assert len(turn_errors) > 20
+    assert np.median(turn_errors) < 0.25
+    assert np.median(direction_errors) < 4.0
+    if modality is Modality.MONO:
+        assert not scale_errors
+    else:
+        assert np.median(scale_errors) < 0.03
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_the_trajectory_has_the_shape_of_the_truth(
+    script: DemoScript, runs: dict[Modality, list[FrontEndResult]], modality: Modality
+) -> None:
+    placed = [r for r in runs[modality] if r.odometry is not None]
+    assert {r.odometry.segment for r in placed} == {0}
+    source = {Modality.MONO: ScaleSource.NONE, Modality.STEREO: ScaleSource.STEREO, Modality.RGBD: ScaleSource.DEPTH}
+    assert {r.odometry.scale_source for r in placed} == {source[modality]}
+    rows = np.searchsorted(script.ground_truth.stamps_ns, [r.stamp_ns for r in placed])
+    true = script.ground_truth.world_from_cam[rows]
+    true_in_first = np.einsum("ij,nj->ni", np.linalg.inv(true[0])[:3], np.insert(true[:, :3, 3], 3, 1.0, axis=1))
+    estimated = np.array([r.odometry.world_from_cam[:3, 3] for r in placed])
+    if modality is Modality.MONO:
+        estimated *= np.sum(true_in_first * estimated) / np.sum(estimated**2)
+    errors = np.linalg.norm(estimated - true_in_first, axis=1)
+    path_length = np.sum(np.linalg.norm(np.diff(true_in_first, axis=0), axis=1))
+    assert np.max(errors) < (0.06 if modality is Modality.MONO else 0.02) * path_length
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_a_turning_or_standing_camera_never_passes_on_a_translation(
+    script: DemoScript, runs: dict[Modality, list[FrontEndResult]], modality: Modality
+) -> None:
+    seen = []
+    for result in runs[modality]:
+        if result.pose is None or result.keyframe_stamp_ns is None:
+            continue
+        true_type = script.motion_type(result.keyframe_stamp_ns, result.stamp_ns)
+        if true_type in (MotionType.ROTATION_ONLY, MotionType.STATIC):
+            seen.append(true_type)
+            assert result.motion_type is true_type
+            assert result.pose.direction is None
+    assert set(seen) == {MotionType.ROTATION_ONLY, MotionType.STATIC}
+
+
+@pytest.mark.parametrize("modality", list(Modality))
+def test_a_black_out_is_survived_in_the_same_segment(
+    script: DemoScript, runs: dict[Modality, list[FrontEndResult]], modality: Modality
+) -> None:
+    dark = [r for r in runs[modality] if script.stretch_at(r.stamp_ns).black]
+    after = [r for r in runs[modality] if script.stretch_at(r.stamp_ns).name == "recovery"]
+    assert {r.status for r in dark} == {Status.TOO_FEW_FEATURES}
+    assert {r.state for r in dark} == {TrackingState.LOST}
+    found = next(r for r in after if r.status is Status.OK)
+    assert found.state is TrackingState.RECOVERED
+    assert found.keyframe_reason is KeyframeReason.RECOVERY
+    assert found.stamp_ns - after[0].stamp_ns <= 3e8
+
+
+def test_every_result_keeps_its_word(runs: dict[Modality, list[FrontEndResult]]) -> None:
+    for result in (r for run in runs.values() for r in run):
+        assert (result.pose is not None) == (result.status is Status.OK)
+        if result.pose is not None:
+            arrays = [result.pose.rotation, result.pose.covariance, result.pose.cam1_from_cam0]
+            assert all(np.all(np.isfinite(array)) for array in arrays)
+            assert len(result.matches) == len(result.inliers) == len(result.track_ids)
+            assert np.all(np.linalg.eigvalsh(result.pose.covariance) > -1e-12)
+        if result.status is Status.GATED:
+            assert result.matches is None
+            assert "extract" not in result.stages_ms
+
+
+def test_keyframes_share_tracks(runs: dict[Modality, list[FrontEndResult]]) -> None:
+    keyframes = [r for r in runs[Modality.STEREO] if r.is_keyframe and r.track_ids is not None]
+    shared = [len(np.intersect1d(a.track_ids[a.inliers], b.track_ids[b.inliers])) for a, b in pairwise(keyframes)]
+    assert np.median(shared) > 20
+
+
+def test_the_same_input_gives_the_same_output_bit_by_bit(frames: dict[Modality, list[Frame]]) -> None:
+    part = frames[Modality.STEREO][:25]
+    for first, second in zip(_run(part), _run(part), strict=True):
+        assert (first.status, first.motion_type, first.keyframe_reason) == (
+            second.status,
+            second.motion_type,
+            second.keyframe_reason,
+        )
+        if first.pose is not None and second.pose is not None:
+            assert first.pose.cam1_from_cam0.tobytes() == second.pose.cam1_from_cam0.tobytes()
+            assert first.pose.covariance.tobytes() == second.pose.covariance.tobytes()
+            assert first.matches.points1.tobytes() == second.matches.points1.tobytes()
+            assert first.track_ids.tobytes() == second.track_ids.tobytes()
+
+
+def test_stamps_that_run_backwards_or_repeat(frames: dict[Modality, list[Frame]]) -> None:
+    part = frames[Modality.MONO][10:16]
+    front_end = FrontEnd(CONFIG)
+    for frame in part:
+        front_end.process(frame)
+    repeated = front_end.process(part[-1])
+    assert (repeated.status, repeated.state) == (Status.REPEATED_STAMP, TrackingState.OK)
+    looped = front_end.process(part[0])
+    assert (looped.status, looped.keyframe_reason) == (Status.FIRST_FRAME, KeyframeReason.TIME_JUMP)
+    assert looped.odometry.segment == 1
+    followed = [front_end.process(frame) for frame in part[1:]]
+    assert all(r.state is TrackingState.OK for r in followed)
+    assert all(r.odometry.segment == 1 for r in followed if r.odometry is not None)
+
+
+def test_a_camera_that_stays_lost_starts_a_new_segment(frames: dict[Modality, list[Frame]]) -> None:
+    config = override(CONFIG, {"keyframes.max_lost_frames": 3})
+    elsewhere = [
+        replace(frame, image=np.ascontiguousarray(frame.image[::-1])) for frame in frames[Modality.MONO][20:28]
+    ]
+    front_end = FrontEnd(config)
+    for frame in frames[Modality.MONO][15:20]:
+        front_end.process(frame)
+    results = [front_end.process(frame) for frame in elsewhere]
+    assert [r.state for r in results[:3]] == [TrackingState.LOST] * 3
+    assert results[3].keyframe_reason is KeyframeReason.RESTART
+    assert results[3].odometry.segment == 1
+    assert all(r.state is not TrackingState.LOST for r in results[3:])
+
+
+def test_matching_every_frame_gives_a_place_to_nearly_every_frame(frames: dict[Modality, list[Frame]]) -> None:
+    config = override(CONFIG, {"keyframes.match_every_frame": True})
+    results = _run(frames[Modality.STEREO][5:30], config)
+    assert all(r.status in (Status.OK, Status.FIRST_FRAME) for r in results)
+    assert all(r.odometry is not None for r in results)
+    assert sum(r.is_keyframe for r in results) < len(results)
