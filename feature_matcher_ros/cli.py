@@ -103,14 +103,10 @@ def evaluate(
     settings: SetOption = None,
 ) -> None:
     """Measure runs against the truth, side by side if several; or matchers on image pairs."""
-    from feature_matcher_ros.evaluation.evaluate_pairs import evaluate_pairs, pair_set_table
-
     pair_sets = [path for path in paths if path.suffix == ".json"]
     runs = [path for path in paths if path.suffix != ".json"]
     for path in pair_sets:
-        with _progress(path.stem) as on_progress:
-            evaluation = evaluate_pairs(path, _load(config, settings), on_progress=on_progress)
-        _print_table(*pair_set_table(evaluation), title=path.stem)
+        _evaluate_pair_set(path, _load(config, settings))
     if len(runs) == 1:
         _report(runs[0], ground_truth)
     elif runs:
@@ -184,14 +180,23 @@ def _replay(source: Path, output: Path, selection: Any, config: FrontEndConfig, 
 
 
 def _report(run: Path, ground_truth: Path | None) -> None:
-    from feature_matcher_ros.evaluation.evaluate import evaluate_run, summary_rows
+    from feature_matcher_ros.evaluation.evaluate import evaluate_run
     from feature_matcher_ros.evaluation.report import write_report
+    from feature_matcher_ros.evaluation.summary import summary_rows
 
     with _console.status("writing the report"):
         evaluation = evaluate_run(run, ground_truth)
         path = write_report(evaluation, run)
     _print_table(["", ""], summary_rows(evaluation), title=str(run))
     _console.print(f"report: {path}")
+
+
+def _evaluate_pair_set(path: Path, config: FrontEndConfig) -> None:
+    from feature_matcher_ros.evaluation.evaluate_pairs import evaluate_pairs, pair_set_table
+
+    with _progress(path.stem) as on_progress:
+        evaluation = evaluate_pairs(path, config, on_progress=on_progress)
+    _print_table(*pair_set_table(evaluation), title=path.stem)
 
 
 def _compare(runs: list[Path], output: Path) -> None:

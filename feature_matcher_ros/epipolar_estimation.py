@@ -14,9 +14,12 @@ from feature_matcher_ros.motion_models import Correspondences, EpipolarMotion, M
 from feature_matcher_ros.parallax import measure_parallax, plausible_depth
 from feature_matcher_ros.pose_refinement import refine_motion, robust_sigma
 
-# The search scores its models on so many matches, drawn at random; the refinement uses all.
-_MAX_SEARCH_MATCHES = 500
-_MIN_ITERATIONS = 100
+# The search scores its models on so many matches, drawn at random, unless too few of them agree; the
+# refinement uses all.
+_MAX_SEARCH_MATCHES = 250
+_MIN_SEARCH_INLIER_RATIO = 0.4
+_MIN_ITERATIONS = 60
+_MAX_POLISH_STEPS = 10
 # The noise is never taken to be less than this share of the expected one: lenses are not modelled better.
 _MIN_NOISE_SHARE = 0.2
 _POSELIB_CAMERA = {"model": "SIMPLE_PINHOLE", "width": 1, "height": 1}
@@ -53,7 +56,6 @@ class EpipolarFit:
     distance2: Float  # (M,), squared Sampson distances, px²
     near_line: Mask  # (M,)
     plausible: Mask  # (M,), in front of both cameras and not impossibly near
-    sigma_px: float
 
     @property
     def inliers(self) -> Mask:
@@ -64,50 +66,74 @@ class EpipolarFit:
 def search_epipolar(matches: Correspondences, config: PoseConfig) -> EpipolarMotion | None:
     """LO-RANSAC with the five-point solver; None if it finds nothing at all."""
     drawn = draw_matches(matches, _MAX_SEARCH_MATCHES, config.seed)
-    options = ransac_options(config, _MIN_ITERATIONS) | {"max_epipolar_error": config.max_epipolar_error_px}
+    motion, inlier_ratio = _search(drawn, config)
+    if len(drawn) < len(matches) and inlier_ratio < _MIN_SEARCH_INLIER_RATIO:
+        motion, _ = _search(matches, config)
+    return motion
+
+
+def _search(matches: Correspondences, config: PoseConfig) -> tuple[EpipolarMotion | None, float]:
     pose, info = poselib.estimate_relative_pose(
-        drawn.pixels0,
-        drawn.pixels1,
+        matches.pixels0,
+        matches.pixels1,
         poselib_camera(matches.focal0),
         poselib_camera(matches.focal1),
-        options,
+        ransac_options(config, _MIN_ITERATIONS) | {"max_epipolar_error": config.max_epipolar_error_px},
         {"max_iterations": 0},
     )
-    length = float(np.linalg.norm(pose.t))
-    if info["num_inliers"] < 5 or not np.all(np.isfinite(pose.R)) or not 0.0 < length < np.inf:
+    return (None if info["num_inliers"] < 5 else _epipolar_motion(pose)), float(info["inlier_ratio"])
+
+
+def _epipolar_motion(pose: poselib.CameraPose) -> EpipolarMotion | None:
+    rotation, translation = np.asarray(pose.R, dtype=np.float64), np.asarray(pose.t, dtype=np.float64)
+    length = float(np.linalg.norm(translation))
+    if not np.all(np.isfinite(rotation)) or not 0.0 < length < np.inf:
         return None
-    return EpipolarMotion(np.asarray(pose.R, dtype=np.float64), np.asarray(pose.t, dtype=np.float64) / length)
+    return EpipolarMotion(rotation, translation / length)
 
 
-def refine_epipolar(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> EpipolarFit:
-    """Minimise the robust Sampson error over the matches of plausible depth, twice as these depend on the motion."""
-    for _ in range(2):
-        fit = describe_epipolar(facing(motion, matches, noise), matches, noise)
-        used = matches.only(fit.plausible)
-        if len(used) < 6:
-            return fit
-        motion = refine_motion(fit.motion, used, noise.gate_px, noise.floor_px)
-    return describe_epipolar(motion, matches, noise)
+def polish_epipolar(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> EpipolarFit:
+    """Least squares over the inliers, quickly: good enough to compare motions by."""
+    fit = describe_epipolar(motion, matches, noise)
+    if np.count_nonzero(fit.inliers) < 6:
+        return fit
+    return describe_epipolar(_polish(fit.motion, matches.only(fit.inliers), noise), matches, noise)
+
+
+def refine_epipolar(fit: EpipolarFit, matches: Correspondences, noise: Noise) -> EpipolarFit:
+    """Minimise the robust Sampson error over the matches of plausible depth, to the optimum a covariance is of."""
+    near = fit.plausible & (fit.distance2 < (2.0 * noise.gate_px) ** 2)
+    if np.count_nonzero(near) < 6:
+        return fit
+    refined = refine_motion(fit.motion, matches.only(near), noise.gate_px, noise.floor_px)
+    return describe_epipolar(refined, matches, noise)
+
+
+def _polish(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> EpipolarMotion:
+    start = poselib.CameraPose()
+    start.R, start.t = motion.rotation, motion.direction
+    pose, _ = poselib.refine_relative_pose(
+        matches.pixels0,
+        matches.pixels1,
+        start,
+        poselib_camera(matches.focal0),
+        poselib_camera(matches.focal1),
+        {"loss_type": "TRUNCATED", "loss_scale": noise.gate_px, "max_iterations": _MAX_POLISH_STEPS},
+    )
+    return _epipolar_motion(pose) or motion
 
 
 def describe_epipolar(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> EpipolarFit:
-    """Measure all matches against a motion."""
+    """Measure all matches against a motion, whose direction is reversed if that brings more of them in front."""
     residuals = motion.residuals(matches)
     distance2 = residuals[0] ** 2
     near_line = distance2 < noise.gate_px**2
     sigma = robust_sigma(residuals, noise.gate_px, noise.floor_px)
-    plausible = plausible_depth(measure_parallax(motion, matches), near_line, sigma)
-    return EpipolarFit(motion, distance2, near_line, plausible, sigma)
-
-
-def facing(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> EpipolarMotion:
-    """The motion with the sign of direction that puts more matches in front of the cameras."""
-    near_line = motion.residuals(matches)[0] ** 2 < noise.gate_px**2
-    displacement = measure_parallax(motion, matches).displacement_px[near_line]
-    significant = np.abs(displacement) > 3.0 * noise.expected_px
-    if 2 * np.count_nonzero(displacement[significant] > 0.0) >= np.count_nonzero(significant):
-        return motion
-    return EpipolarMotion(motion.rotation, -motion.direction)
+    parallax = measure_parallax(motion, matches)
+    significant = parallax.displacement_px[near_line & (np.abs(parallax.displacement_px) > 3.0 * sigma)]
+    if 2 * np.count_nonzero(significant > 0.0) < len(significant):
+        motion, parallax = EpipolarMotion(motion.rotation, -motion.direction), parallax.reversed()
+    return EpipolarFit(motion, distance2, near_line, plausible_depth(parallax, near_line, sigma))
 
 
 def draw_matches(matches: Correspondences, count: int, seed: int) -> Correspondences:

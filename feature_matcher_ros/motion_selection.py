@@ -3,12 +3,13 @@
 Each model explains a match as a mixture of a good one, Gaussian around the model, and a wrong one,
 uniform over the image. A homography (also that of a rotation, or the identity) leaves a match no
 freedom; an epipolar geometry leaves it one, the parallax along the epipolar line. Its prior is what
-makes the models comparable: a share of the matches has no parallax relative to the homography, as on a
-plane or at infinity, and the others have one of unknown order of magnitude. Shares and noise are
-maximised over (EM), parameters are paid for as in the Bayesian information criterion (Schwarz, 1978).
-Torr's GRIC (An assessment of information criteria for motion model selection, CVPR 1997) differs by
-fixed noise and a fixed price of each match's freedom, which makes it blind to few points off a plane
-and to parallaxes below the noise.
+makes the models comparable: a share of the matches has little parallax relative to the homography, as
+on a rough plane or far away, and the others have one of unknown order of magnitude. Shares, roughness
+and noise are maximised over (EM), parameters are paid for as in the Bayesian information criterion
+(Schwarz, 1978), and freedom at a small price per match, below which lies what cameras are not
+calibrated to. Torr's GRIC (An assessment of information criteria for motion model selection, CVPR 1997)
+has the same form with fixed noise and a price that makes it blind to parallaxes near the noise and to few
+points off a plane.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from feature_matcher_ros.datatypes import Float
 
-_EM_STEPS = 8
+_EM_STEPS = 6
 _MAX_SIGMA_RATIO = 4.0  # the noise may exceed the expected one by this factor, no more
 
 
@@ -39,18 +40,37 @@ class NoiseRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Freedom:
+    """What a model costs, in units of -2 log likelihood."""
+
+    num_parameters: int
+    price_per_match: float
+
+
+# To be worth its price, a motion must move matches by 0.14 standard deviations of noise (rms), and parallax or relief
+# must exceed 0.7 of them.
+STATIC = Freedom(0, 0.0)
+ROTATION = Freedom(3, 0.02)
+HOMOGRAPHY = Freedom(8, 0.04)
+EPIPOLAR_AFTER_ROTATION = Freedom(7, 0.08)
+EPIPOLAR_AFTER_HOMOGRAPHY = Freedom(10, 0.08)
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """How well a model explains all matches."""
 
     log_likelihood: float
-    num_parameters: int
+    num_matches: int
+    num_good: float
 
-    def bic(self, num_matches: int) -> float:
+    def criterion(self, freedom: Freedom) -> float:
         """Smaller is better; differences above 10 are very strong evidence (Kass and Raftery, 1995)."""
-        return -2.0 * self.log_likelihood + self.num_parameters * math.log(max(num_matches, 2))
+        parameters = freedom.num_parameters * math.log(max(self.num_matches, 2))
+        return -2.0 * self.log_likelihood + parameters + freedom.price_per_match * self.num_good
 
 
-def transfer_evidence(length2: Float, num_parameters: int, noise: NoiseRange) -> Evidence:
+def transfer_evidence(length2: Float, noise: NoiseRange) -> Evidence:
     """Evidence for a homography from squared transfer residuals (M,)."""
     variance, good_share = noise.expected_px**2, 0.7
     for _ in range(_EM_STEPS):
@@ -58,41 +78,39 @@ def transfer_evidence(length2: Float, num_parameters: int, noise: NoiseRange) ->
         density = good + (1.0 - good_share) * noise.outlier_density
         posterior = good / density
         total = float(np.sum(posterior))
-        good_share = min(max(total / len(length2), 1e-6), 1.0 - 1e-6)
+        good_share = _share(total / len(length2))
         variance = noise.clip(float(posterior @ length2) / (2.0 * total + 1e-12))
-    return Evidence(float(np.sum(np.log(density))), num_parameters)
+    return Evidence(float(np.sum(np.log(density))), len(length2), total)
 
 
-def epipolar_evidence(distance2: Float, length2: Float, num_parameters: int, noise: NoiseRange) -> Evidence:
+def epipolar_evidence(distance2: Float, length2: Float, noise: NoiseRange) -> Evidence:
     """Evidence for an epipolar geometry that competes with a homography.
 
     Args:
         distance2: squared Sampson distances (M,).
         length2: squared transfer residuals (M,) of the homography; what exceeds ``distance2`` is parallax.
-        num_parameters: of both together.
         noise: as for the competitor.
     """
     parallax2 = np.maximum(length2 - distance2, 0.0)
-    parallax = np.sqrt(parallax2)
-    variance, good_share, still_share = noise.expected_px**2, 0.7, 0.5
+    prior = 1.0 / (np.sqrt(parallax2) + 2.0 * noise.expected_px)
+    prior *= 0.5 / math.log1p(noise.max_parallax_px / (2.0 * noise.expected_px))
+    variance = roughness = noise.expected_px**2
+    good_share, flat_share = 0.7, 0.5
     for _ in range(_EM_STEPS):
-        sigma = math.sqrt(variance)
-        across = good_share / (math.sqrt(2.0 * np.pi) * sigma) * np.exp(-0.5 * distance2 / variance)
-        still = across * still_share / (math.sqrt(2.0 * np.pi) * sigma) * np.exp(-0.5 * parallax2 / variance)
-        moving = across * (1.0 - still_share) * _parallax_prior(parallax, 2.0 * sigma, noise.max_parallax_px)
-        density = still + moving + (1.0 - good_share) * noise.outlier_density
-        without, with_parallax = still / density, moving / density
-        num_still, num_moving = float(np.sum(without)), float(np.sum(with_parallax))
-        good_share = min(max((num_still + num_moving) / len(length2), 1e-6), 1.0 - 1e-6)
-        still_share = min(max(num_still / (num_still + num_moving + 1e-12), 1e-6), 1.0 - 1e-6)
-        squares = float((without + with_parallax) @ distance2 + without @ parallax2)
-        variance = noise.clip(squares / (2.0 * num_still + num_moving + 1e-12))
-    return Evidence(float(np.sum(np.log(density))), num_parameters)
+        across = good_share / math.sqrt(2.0 * np.pi * variance) * np.exp(-0.5 * distance2 / variance)
+        flat = across * flat_share / math.sqrt(2.0 * np.pi * roughness) * np.exp(-0.5 * parallax2 / roughness)
+        deep = across * (1.0 - flat_share) * prior
+        density = flat + deep + (1.0 - good_share) * noise.outlier_density
+        flat, deep = flat / density, deep / density
+        num_flat, num_deep = float(np.sum(flat)), float(np.sum(deep))
+        good_share, flat_share = _share((num_flat + num_deep) / len(length2)), _share(num_flat / (num_flat + num_deep))
+        variance = noise.clip(float((flat + deep) @ distance2) / (num_flat + num_deep))
+        roughness = max(float(flat @ parallax2) / (num_flat + 1e-12), variance)
+    return Evidence(float(np.sum(np.log(density))), len(length2), num_flat + num_deep)
 
 
-def _parallax_prior(parallax: Float, onset_px: float, limit_px: float) -> Float:
-    """Density of a parallax of either sign: flat below the onset, then uniform in order of magnitude."""
-    return 0.5 / math.log1p(limit_px / onset_px) / (parallax + onset_px)
+def _share(value: float) -> float:
+    return min(max(value, 1e-6), 1.0 - 1e-6)
 
 
 def log10_false_alarms(num_matches: int, num_inliers: int, sample_size: int, chance: float) -> float:

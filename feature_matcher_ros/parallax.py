@@ -29,6 +29,10 @@ class Parallax:
         """Which matches (M,) are not seen behind a camera beyond doubt."""
         return self.displacement_px > -_BEHIND_SIGMAS * sigma_px
 
+    def reversed(self) -> Parallax:
+        """The same for the opposite direction of translation."""
+        return Parallax(-self.displacement_px, -self.nearness)
+
 
 def measure_parallax(motion: EpipolarMotion, matches: Correspondences) -> Parallax:
     """Compare point 1 with the place where point 0 would be at infinity, and the way it moves when nearer."""

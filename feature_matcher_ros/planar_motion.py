@@ -16,16 +16,16 @@ from feature_matcher_ros.motion_models import (
     HomographyMotion,
     Mask,
     Motion,
-    PlanarMotion,
     RotationMotion,
     nearest_rotation,
 )
 from feature_matcher_ros.parallax import measure_parallax
-from feature_matcher_ros.pose_refinement import refine_motion, robust_sigma, squared_length
+from feature_matcher_ros.pose_refinement import squared_length
 
-_MAX_SEARCH_MATCHES = 200
+_MAX_SEARCH_MATCHES = 150
 _MIN_ITERATIONS = 30
-_MAX_ITERATIONS = 200
+_MAX_ITERATIONS = 100
+_MAX_POLISH_STEPS = 10
 # Before a true plane, all points are in front of both cameras; so few may seem behind by mismatch.
 _MAX_BEHIND_SHARE = 0.02
 
@@ -37,17 +37,28 @@ class TransferFit:
     motion: Motion
     length2: Float  # (M,), squared transfer residuals, px²
     inliers: Mask  # (M,)
-    outlier_density: float  # 1/px², of the transfer residual of a wrong match
-    max_parallax_px: float
+
+    @property
+    def num_inliers(self) -> int:
+        return int(np.count_nonzero(self.inliers))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanarMotion:
+    """Motion before the plane ``normal @ x0 = distance``; its homography is ``rotation + translation normalᵀ``.
+
+    Source: Hartley and Zisserman, Multiple View Geometry, 2nd edition, section 13.1.
+    """
+
+    rotation: Float  # (3, 3)
+    translation: Float  # (3,), in units of the plane's distance
+    normal: Float  # (3,), unit, in the axes of camera 0, away from the camera
 
 
 def describe_transfer(motion: Motion, matches: Correspondences, noise: Noise) -> TransferFit:
     """Measure all matches against a motion."""
     length2 = squared_length(motion.residuals(matches))
-    # Whitening halves areas, as it expresses the difference of two noisy points by the noise of one.
-    return TransferFit(
-        motion, length2, length2 < noise.gate_px**2, 2.0 / matches.image_area, matches.image_diagonal
-    )
+    return TransferFit(motion, length2, length2 < noise.gate_px**2)
 
 
 def search_homography(matches: Correspondences, config: PoseConfig) -> HomographyMotion | None:
@@ -60,18 +71,35 @@ def search_homography(matches: Correspondences, config: PoseConfig) -> Homograph
         "max_iterations": min(config.max_iterations, _MAX_ITERATIONS),
         "max_reproj_error": 2.0**0.5 * config.max_epipolar_error_px,
     }
-    scale0, scale1 = np.diag([1.0, 1.0, 1.0 / matches.focal0]), np.diag([1.0, 1.0, matches.focal1])
     pixel_homography, info = poselib.estimate_homography(drawn.pixels0, drawn.pixels1, options, {"max_iterations": 0})
+    return _from_pixels(pixel_homography, matches) if info["num_inliers"] >= 4 else None
+
+
+def polish_homography(homography: HomographyMotion, inliers: Correspondences, noise: Noise) -> HomographyMotion:
+    """Least squares over the inliers, quickly."""
+    scale0, scale1 = _pixel_scales(inliers)
+    pixel_homography, _ = poselib.refine_homography(
+        inliers.pixels0,
+        inliers.pixels1,
+        np.linalg.inv(scale1) @ homography.matrix @ np.linalg.inv(scale0),
+        {"loss_type": "TRUNCATED", "loss_scale": 2.0**0.5 * noise.gate_px, "max_iterations": _MAX_POLISH_STEPS},
+    )
+    return _from_pixels(pixel_homography, inliers) or homography
+
+
+def _from_pixels(pixel_homography: Float, matches: Correspondences) -> HomographyMotion | None:
+    """Homography of normalised coordinates from one of pixels; None if it is singular."""
+    scale0, scale1 = _pixel_scales(matches)
     homography = np.asarray(scale1 @ pixel_homography @ scale0, dtype=np.float64)
     norm = float(np.linalg.norm(homography))
-    if info["num_inliers"] < 4 or not 0.0 < norm < np.inf or abs(np.linalg.det(homography / norm)) < 1e-12:
+    if not 0.0 < norm < np.inf or abs(np.linalg.det(homography / norm)) < 1e-12:
         return None
     return HomographyMotion(homography / norm * np.sign(np.linalg.det(homography)))
 
 
-def fit_transfer(motion: Motion, matches: Correspondences, noise: Noise) -> TransferFit:
-    """Refine a homography or rotation over all matches."""
-    return describe_transfer(refine_motion(motion, matches, noise.gate_px, noise.floor_px), matches, noise)
+def _pixel_scales(matches: Correspondences) -> tuple[Float, Float]:
+    """From (x, y, 1) of image 0 and to (x, y, 1) of image 1, or rather of their rays."""
+    return np.diag([1.0, 1.0, 1.0 / matches.focal0]), np.diag([1.0, 1.0, matches.focal1])
 
 
 def rotation_like(homography: HomographyMotion) -> RotationMotion:
@@ -79,31 +107,26 @@ def rotation_like(homography: HomographyMotion) -> RotationMotion:
     return RotationMotion(nearest_rotation(homography.matrix))
 
 
-def motions_before_plane(homography: HomographyMotion, matches: Correspondences, noise: Noise) -> list[PlanarMotion]:
-    """The one or two motions that explain a homography and see its plane in front of both cameras.
-
-    Args:
-        homography: refined.
-        matches: its inliers.
-        noise: decides who is behind beyond doubt.
-    """
+def motions_before_plane(homography: HomographyMotion, matches: Correspondences) -> list[PlanarMotion]:
+    """The two motions that show the plane alike (one where there is no translation: none), facing most matches."""
     motions = []
     poses, normals = poselib.motion_from_homography(homography.matrix)
-    for pose, normal in zip(poses, normals, strict=True):
+    # PoseLib lists each motion twice, the second time with normal and translation reversed.
+    for pose, normal in list(zip(poses, normals, strict=True))[::2]:
         rotation, translation = np.asarray(pose.R, dtype=np.float64), np.asarray(pose.t, dtype=np.float64)
         if not np.all(np.isfinite(translation)) or np.linalg.norm(translation) < 1e-9:
             continue
-        motion = PlanarMotion(rotation, translation, np.asarray(normal, dtype=np.float64))
-        if _is_before_plane(motion, matches, noise):
-            motions.append(motion)
+        facing = np.asarray(normal, dtype=np.float64)
+        sign = 1.0 if 2 * np.count_nonzero(facing @ matches.rays0 > 0.0) >= len(matches) else -1.0
+        motions.append(PlanarMotion(rotation, sign * translation, sign * facing))
     return motions
 
 
-def _is_before_plane(motion: PlanarMotion, matches: Correspondences, noise: Noise) -> bool:
+def sees_plane(motion: PlanarMotion, matches: Correspondences, noise: Noise) -> bool:
+    """Whether the matches of a plane lie in front of both cameras."""
     facing_plane = motion.normal @ matches.rays0 > 0.0
-    sigma = robust_sigma(motion.residuals(matches), noise.gate_px, noise.floor_px)
-    front = measure_parallax(to_epipolar(motion), matches).in_front(sigma)
-    return np.count_nonzero(facing_plane & front) >= (1.0 - _MAX_BEHIND_SHARE) * len(matches)
+    front = measure_parallax(to_epipolar(motion), matches).in_front(noise.expected_px)
+    return int(np.count_nonzero(facing_plane & front)) >= (1.0 - _MAX_BEHIND_SHARE) * len(matches)
 
 
 def to_epipolar(motion: PlanarMotion) -> EpipolarMotion:

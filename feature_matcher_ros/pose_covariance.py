@@ -17,7 +17,6 @@ from feature_matcher_ros.motion_models import (
     Correspondences,
     EpipolarMotion,
     Motion,
-    PlanarMotion,
     RotationMotion,
     orthogonal_plane,
 )
@@ -76,39 +75,30 @@ def scaled_inverse(information: Float, variance: float) -> Float | None:
     return variance * 0.5 * (inverse + inverse.T)
 
 
-def pose_covariance(motion: EpipolarMotion | PlanarMotion | RotationMotion, parameters: Float) -> Float:
+def pose_covariance(motion: EpipolarMotion | RotationMotion, parameters: Float) -> Float:
     """Covariance of the pose from that of the parameters, as documented on ``RelativePose``.
 
     Returns:
-        (3, 3) for a rotation; (6, 6) of rank 5, translation of the unit direction before rotation, else.
+        (3, 3) for a rotation, else (6, 6) of rank 5, translation of the unit direction before rotation.
     """
     if isinstance(motion, RotationMotion):
         return parameters
-    if isinstance(motion, EpipolarMotion):
-        direction_from = np.concatenate([np.zeros((3, 3)), orthogonal_plane(motion.direction)], axis=1)
-    else:
-        length, direction = float(np.linalg.norm(motion.translation)), _unit(motion.translation)
-        direction_from = np.zeros((3, 8))
-        direction_from[:, 3:6] = (np.eye(3) - np.outer(direction, direction)) / length
-    rotation_from = np.eye(3, parameters.shape[0])
-    pose_from_parameters = np.concatenate([direction_from, rotation_from])
+    direction_from = np.concatenate([np.zeros((3, 3)), orthogonal_plane(motion.direction)], axis=1)
+    pose_from_parameters = np.concatenate([direction_from, np.eye(3, 5)])
     return pose_from_parameters @ parameters @ pose_from_parameters.T
 
 
-def is_same_motion(
-    first: EpipolarMotion | PlanarMotion, second: EpipolarMotion, matches: Correspondences, noise: Noise
-) -> bool:
+def motion_difference(first: EpipolarMotion, second: EpipolarMotion) -> Float:
+    """The small motion (6,), direction before rotation, that leads from the first to the second."""
+    turn = rotation_vector(second.rotation @ first.rotation.T)
+    return np.concatenate([second.direction - rotation_from_vector(turn) @ first.direction, turn])
+
+
+def is_same_motion(first: EpipolarMotion, second: EpipolarMotion, matches: Correspondences, noise: Noise) -> bool:
     """Whether two motions differ by no more than the uncertainty of the first."""
     parameters = motion_covariance(first, matches, noise)
     if parameters is None:
         return False
-    direction = first.direction if isinstance(first, EpipolarMotion) else _unit(first.translation)
-    turn = rotation_vector(second.rotation @ first.rotation.T)
-    shift = second.direction - rotation_from_vector(turn) @ direction
-    difference = np.concatenate([shift, turn])
-    covariance = pose_covariance(first, parameters)
-    return float(difference @ np.linalg.pinv(covariance, rcond=1e-9, hermitian=True) @ difference) < _SAME_MOTION
-
-
-def _unit(vector: Float) -> Float:
-    return vector / np.linalg.norm(vector)
+    difference = motion_difference(first, second)
+    precision = np.linalg.pinv(pose_covariance(first, parameters), rcond=1e-9, hermitian=True)
+    return float(difference @ precision @ difference) < _SAME_MOTION

@@ -17,22 +17,15 @@ from feature_matcher_ros.datatypes import (
     MetricPoints,
     MotionType,
     PoseEstimate,
-    RelativePose,
-    ScaleSource,
     Status,
 )
 from feature_matcher_ros.epipolar_estimation import noise_from
 from feature_matcher_ros.motion_models import (
     Correspondences,
-    EpipolarMotion,
     Mask,
-    PlanarMotion,
-    RotationMotion,
     make_correspondences,
 )
 from feature_matcher_ros.motion_selection import log10_false_alarms
-from feature_matcher_ros.planar_motion import to_epipolar
-from feature_matcher_ros.pose_covariance import motion_covariance, pose_covariance
 from feature_matcher_ros.unscaled_motion import Solution, solve_unscaled
 
 # Fewer chance agreements than this are expected in as many pairs of nothing but wrong matches.
@@ -79,10 +72,9 @@ def estimate_relative_pose(
     inliers[usable] = solution.inliers
     if not _is_supported(solution, matches, config):
         return _failure(Status.TOO_FEW_INLIERS, MotionType.UNKNOWN, inliers)
-    pose = _pose(solution, matches, config)
-    if pose is None:
+    if solution.pose is None or not _is_certain(solution.pose.covariance):
         return _failure(Status.DEGENERATE, solution.motion_type, inliers)
-    return PoseEstimate(Status.OK, pose, solution.motion_type, inliers)
+    return PoseEstimate(Status.OK, solution.pose, solution.motion_type, inliers)
 
 
 def count_distinct(matches: Correspondences) -> int:
@@ -107,27 +99,6 @@ def _is_supported(solution: Solution, matches: Correspondences, config: PoseConf
     chance = noise.chance_near_line(matches) if is_general else noise.chance_near_point(matches)
     sample_size = _SAMPLE_SIZE[solution.motion_type]
     return log10_false_alarms(len(matches), num_inliers, sample_size, chance) < _MAX_LOG10_FALSE_ALARMS
-
-
-def _pose(solution: Solution, matches: Correspondences, config: PoseConfig) -> RelativePose | None:
-    """The motion with its covariance; None if there is none, or none certain enough to be called known."""
-    motion = solution.motion
-    if motion is None:
-        return None
-    parameters = motion_covariance(motion, matches.only(solution.inliers), noise_from(config))
-    if parameters is None:
-        return None
-    covariance = pose_covariance(motion, parameters)
-    if not _is_certain(covariance):
-        return None
-    direction = _direction(motion)
-    return RelativePose(motion.rotation, direction, None, ScaleSource.NONE, solution.motion_type, covariance)
-
-
-def _direction(motion: EpipolarMotion | PlanarMotion | RotationMotion) -> Float | None:
-    if isinstance(motion, RotationMotion):
-        return None
-    return (to_epipolar(motion) if isinstance(motion, PlanarMotion) else motion).direction
 
 
 def _is_certain(covariance: Float) -> bool:

@@ -24,6 +24,8 @@ DISPARITY_SIGMA_PX = 0.25
 _MAX_RELATIVE_SIGMA = 0.2  # farther points say nothing about lengths
 _MAX_ROUND_TRIP_PX = 0.5
 _MAX_EPIPOLAR_ERROR_PX = 1.0
+# Mean difference of grey values of even contrast: nearly all true matches have less, nearly all chance ones more.
+_MAX_DIFFERENCE = 13.0
 
 _CONTRAST_WINDOW = (21, 21)
 _CONTRAST_FLOOR = 2.0  # grey values; less contrast than this is noise and is not raised to the full
@@ -135,15 +137,15 @@ def _patches(image: Image, pixels: NDArray[np.float32]) -> tuple[NDArray[np.floa
 
 
 def _follow(left: Image, right: Image, pixels: Pixels, guess: Pixels) -> tuple[Pixels, NDArray[np.bool_]]:
-    """Refine the guesses (N, 2), and say which points are found and lead back to where they started."""
+    """Refine the guesses (N, 2), and say which points look alike and lead back to where they started."""
     left, right = _padded_alike(left, right)
     flags = cv2.OPTFLOW_USE_INITIAL_FLOW
 
     def flow(start: Image, end: Image, points: Pixels, guess: Pixels) -> tuple[Pixels, NDArray[np.bool_]]:
-        moved, status, _ = cv2.calcOpticalFlowPyrLK(
+        moved, status, difference = cv2.calcOpticalFlowPyrLK(
             start, end, points, guess, winSize=_LK_WINDOW, maxLevel=0, criteria=_LK_CRITERIA, flags=flags
         )
-        return moved, status.ravel() > 0
+        return moved, (status.ravel() > 0) & (difference.ravel() < _MAX_DIFFERENCE)
 
     found, is_found = flow(left, right, pixels, guess.copy())
     # The way back starts as far from its end as the way there, or it would prove nothing.

@@ -7,33 +7,42 @@ from dataclasses import dataclass
 import numpy as np
 
 from feature_matcher_ros.config import PoseConfig
-from feature_matcher_ros.datatypes import MotionType
+from feature_matcher_ros.datatypes import Float, MotionType, RelativePose, ScaleSource
 from feature_matcher_ros.epipolar_estimation import (
     EpipolarFit,
     Noise,
+    describe_epipolar,
     noise_from,
+    polish_epipolar,
     refine_epipolar,
     search_epipolar,
 )
-from feature_matcher_ros.motion_models import (
-    Correspondences,
-    EpipolarMotion,
-    HomographyMotion,
-    Mask,
-    PlanarMotion,
-    RotationMotion,
+from feature_matcher_ros.motion_models import Correspondences, EpipolarMotion, HomographyMotion, Mask, RotationMotion
+from feature_matcher_ros.motion_selection import (
+    EPIPOLAR_AFTER_HOMOGRAPHY,
+    EPIPOLAR_AFTER_ROTATION,
+    HOMOGRAPHY,
+    ROTATION,
+    STATIC,
+    Evidence,
+    NoiseRange,
+    epipolar_evidence,
+    transfer_evidence,
 )
-from feature_matcher_ros.motion_selection import Evidence, NoiseRange, epipolar_evidence, transfer_evidence
 from feature_matcher_ros.planar_motion import (
+    PlanarMotion,
     TransferFit,
     describe_transfer,
-    fit_transfer,
     motions_before_plane,
+    polish_homography,
     rotation_like,
     search_homography,
+    sees_plane,
     to_epipolar,
 )
-from feature_matcher_ros.pose_covariance import is_same_motion
+from feature_matcher_ros.planar_pose import planar_pose, uncertain_homography
+from feature_matcher_ros.pose_covariance import is_same_motion, motion_covariance, pose_covariance
+from feature_matcher_ros.pose_refinement import refine_motion
 
 # A homography that explains less than this share of what the epipolar geometry explains needs no closer look.
 _MIN_RIVAL_SHARE = 0.5
@@ -41,14 +50,16 @@ _MIN_RIVAL_SHARE = 0.5
 # second the matches off the plane are so many that the search cannot have mistaken its mirror motion for it.
 _DECISIVE = 10.0
 _FAR_FROM_PLANAR = 60.0
+# By so much a refinement may improve what the quick fit left undone.
+_WORTH_REFINING = 60.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """A motion and what it explains; without a motion where more than one is possible."""
+    """The kind of motion, what it explains, and its pose, unless more than one is possible."""
 
     motion_type: MotionType
-    motion: EpipolarMotion | PlanarMotion | RotationMotion | None
+    pose: RelativePose | None
     inliers: Mask  # (M,)
 
 
@@ -58,7 +69,7 @@ class Rival:
 
     motion_type: MotionType
     fit: TransferFit
-    bic: float
+    criterion: float
 
 
 def solve_unscaled(matches: Correspondences, config: PoseConfig) -> Solution:
@@ -73,90 +84,152 @@ def solve_unscaled(matches: Correspondences, config: PoseConfig) -> Solution:
     if not rivals:
         if searched is None:
             return Solution(MotionType.UNKNOWN, None, np.zeros(len(matches), dtype=np.bool_))
-        fit = refine_epipolar(searched, matches, noise)
-        return Solution(MotionType.GENERAL, fit.motion, fit.inliers)
-    best = min(rivals, key=lambda rival: rival.bic)
+        return general_solution(polish_epipolar(searched, matches, noise), matches, noise)
+    best = min(rivals, key=lambda rival: rival.criterion)
     if best.motion_type is MotionType.PLANAR:
         return _general_or_planar(searched, best, matches, noise)
     return _general_or_rotation(searched, best, matches, noise)
 
 
 def find_rivals(matches: Correspondences, near_line: Mask, config: PoseConfig, noise: Noise) -> list[Rival]:
-    """No motion, rotation and homography; empty if these are out of the question."""
+    """Those of no motion, rotation and homography that explain enough to be worth a comparison."""
+    fits = [(MotionType.STATIC, STATIC, describe_transfer(RotationMotion(np.eye(3)), matches, noise))]
     homography = search_homography(matches.only(near_line), config)
-    static = describe_transfer(RotationMotion(np.eye(3)), matches, noise)
-    explained = np.count_nonzero(static.inliers)
     if homography is not None:
-        explained = max(explained, np.count_nonzero(describe_transfer(homography, matches, noise).inliers))
-    if explained < max(_MIN_RIVAL_SHARE * np.count_nonzero(near_line), 4):
+        plane = describe_transfer(homography, matches, noise)
+        if plane.num_inliers >= max(_MIN_RIVAL_SHARE * np.count_nonzero(near_line), 4):
+            polished = polish_homography(homography, matches.only(plane.inliers), noise)
+            plane = describe_transfer(polished, matches, noise)
+            fits += [(MotionType.PLANAR, HOMOGRAPHY, plane)]
+            fits += [(MotionType.ROTATION_ONLY, ROTATION, fit) for fit in _fit_rotation(plane, matches, noise)]
+    most = max(np.count_nonzero(near_line), *(fit.num_inliers for _, _, fit in fits))
+    return [
+        Rival(motion_type, fit, transfer_evidence(fit.length2, _noise_range(matches, noise)).criterion(freedom))
+        for motion_type, freedom, fit in fits
+        if fit.num_inliers >= max(_MIN_RIVAL_SHARE * most, 4)
+    ]
+
+
+def _fit_rotation(plane: TransferFit, matches: Correspondences, noise: Noise) -> list[TransferFit]:
+    """The rotation that resembles a homography, refined; none if it does not resemble it at all."""
+    assert isinstance(plane.motion, HomographyMotion)
+    rough = describe_transfer(rotation_like(plane.motion), matches, noise)
+    if rough.num_inliers < _MIN_RIVAL_SHARE * plane.num_inliers:
         return []
-    rivals = [_rival(MotionType.STATIC, static, 0, noise)]
-    if homography is not None:
-        plane = fit_transfer(homography, matches, noise)
-        rotation = fit_transfer(rotation_like(homography), matches, noise)
-        rivals += [_rival(MotionType.ROTATION_ONLY, rotation, 3, noise), _rival(MotionType.PLANAR, plane, 8, noise)]
-    return rivals
-
-
-def _rival(motion_type: MotionType, fit: TransferFit, num_parameters: int, noise: Noise) -> Rival:
-    evidence = transfer_evidence(fit.length2, num_parameters, _noise_range(fit, noise))
-    return Rival(motion_type, fit, evidence.bic(len(fit.length2)))
+    near = matches.only(rough.length2 < (3.0 * noise.gate_px) ** 2)
+    refined = refine_motion(rough.motion, near, noise.gate_px, noise.floor_px)
+    return [describe_transfer(refined, matches, noise)]
 
 
 def _general_or_rotation(
     searched: EpipolarMotion | None, rival: Rival, matches: Correspondences, noise: Noise
 ) -> Solution:
     if searched is not None:
-        fit = refine_epipolar(searched, matches, noise)
-        if _evidence(fit, rival, 6, noise).bic(len(matches)) < rival.bic:
-            return Solution(MotionType.GENERAL, fit.motion, fit.inliers)
+        fit, criterion = _weigh(polish_epipolar(searched, matches, noise), rival, EPIPOLAR_AFTER_ROTATION, matches, noise)
+        if criterion < rival.criterion:
+            return general_solution(fit, matches, noise)
     assert isinstance(rival.fit.motion, RotationMotion)
-    return Solution(rival.motion_type, rival.fit.motion, rival.fit.inliers)
+    return rotation_solution(rival.motion_type, rival.fit, matches, noise)
 
 
 def _general_or_planar(
     searched: EpipolarMotion | None, rival: Rival, matches: Correspondences, noise: Noise
 ) -> Solution:
-    """Weigh a plane against depth; where it matters, weigh the two motions that show a plane alike."""
-    fits = [] if searched is None else [refine_epipolar(searched, matches, noise)]
-    if fits and rival.bic - _evidence(fits[0], rival, 9, noise).bic(len(matches)) > _FAR_FROM_PLANAR:
-        return Solution(MotionType.GENERAL, fits[0].motion, fits[0].inliers)
+    """Weigh depth against a plane; where depth is little, weigh the two motions that show a plane alike."""
+    fits = [] if searched is None else [polish_epipolar(searched, matches, noise)]
+    evidences = [_evidence(fit, rival, matches, noise) for fit in fits]
+    if fits and rival.criterion - evidences[0].criterion(EPIPOLAR_AFTER_HOMOGRAPHY) > _FAR_FROM_PLANAR:
+        return general_solution(fits[0], matches, noise)
     assert isinstance(rival.fit.motion, HomographyMotion)
-    planes = motions_before_plane(rival.fit.motion, matches.only(rival.fit.inliers), noise)
-    fits = [refine_epipolar(to_epipolar(plane), matches, noise) for plane in planes] + fits
-    evidences = [_evidence(fit, rival, 9, noise) for fit in fits]
-    leader = int(np.argmax([evidence.log_likelihood for evidence in evidences]))
-    is_general = evidences[leader].bic(len(matches)) < rival.bic
-    if is_general:
-        close = [
-            fit.motion
-            for fit, evidence in zip(fits, evidences, strict=True)
-            if 2.0 * (evidences[leader].log_likelihood - evidence.log_likelihood) < _DECISIVE
-        ]
-        used = matches.only(fits[leader].plausible)
-        if all(is_same_motion(fits[leader].motion, other, used, noise) for other in close):
-            return Solution(MotionType.GENERAL, fits[leader].motion, fits[leader].inliers)
-        return Solution(MotionType.PLANAR, None, fits[leader].inliers)
-    chosen = _choose_plane(planes, evidences, matches.only(rival.fit.inliers), noise)
-    return Solution(MotionType.PLANAR, chosen, rival.fit.inliers)
+    planes = motions_before_plane(rival.fit.motion, matches.only(rival.fit.inliers))
+    fits += [polish_epipolar(to_epipolar(plane), matches, noise) for plane in planes]
+    evidences += [_evidence(fit, rival, matches, noise) for fit in fits[len(evidences) :]]
+    if not fits:
+        return Solution(MotionType.PLANAR, None, rival.fit.inliers)
+    likelihoods = np.array([evidence.log_likelihood for evidence in evidences])
+    leader = int(np.argmax(likelihoods))
+    fits[leader], criterion = _weigh(fits[leader], rival, EPIPOLAR_AFTER_HOMOGRAPHY, matches, noise)
+    if criterion >= rival.criterion:
+        return planar_solution(rival, matches, noise)
+    solution = general_solution(fits[leader], matches, noise)
+    close = [fits[k].motion for k in np.flatnonzero(likelihoods > likelihoods[leader] - _DECISIVE / 2.0)]
+    used = matches.only(fits[leader].plausible)
+    if all(is_same_motion(fits[leader].motion, other, used, noise) for other in close):
+        return solution
+    return Solution(MotionType.PLANAR, None, solution.inliers)
 
 
-def _choose_plane(
-    planes: list[PlanarMotion], evidences: list[Evidence], matches: Correspondences, noise: Noise
-) -> PlanarMotion | None:
-    """The motion before the plane, if only one is possible, or two that cannot be told apart."""
-    if len(planes) == 2:
-        lead = 2.0 * (evidences[0].log_likelihood - evidences[1].log_likelihood)
-        if abs(lead) > _DECISIVE:
-            return planes[0] if lead > 0.0 else planes[1]
-        return planes[0] if is_same_motion(planes[0], to_epipolar(planes[1]), matches, noise) else None
-    return planes[0] if len(planes) == 1 else None
+def _weigh(
+    fit: EpipolarFit, rival: Rival, freedom: Freedom, matches: Correspondences, noise: Noise
+) -> tuple[EpipolarFit, float]:
+    """The criterion of an epipolar geometry beside its rival, after refinement where that may matter."""
+    criterion = _evidence(fit, rival, matches, noise).criterion(freedom)
+    if not rival.criterion < criterion < rival.criterion + _WORTH_REFINING:
+        return fit, criterion
+    fit = refine_epipolar(fit, matches, noise)
+    return fit, _evidence(fit, rival, matches, noise).criterion(freedom)
 
 
-def _evidence(fit: EpipolarFit, rival: Rival, num_parameters: int, noise: Noise) -> Evidence:
-    limits = _noise_range(rival.fit, noise)
-    return epipolar_evidence(fit.distance2, rival.fit.length2, num_parameters, limits)
+def general_solution(fit: EpipolarFit, matches: Correspondences, noise: Noise) -> Solution:
+    """Refine an epipolar geometry."""
+    refined = refine_epipolar(fit, matches, noise)
+    motion, pose = refined.motion, None
+    parameters = motion_covariance(motion, matches.only(refined.inliers), noise)
+    if parameters is not None:
+        pose = _pose(MotionType.GENERAL, motion.rotation, motion.direction, pose_covariance(motion, parameters))
+    return Solution(MotionType.GENERAL, pose, refined.inliers)
 
 
-def _noise_range(fit: TransferFit, noise: Noise) -> NoiseRange:
-    return NoiseRange(noise.expected_px, noise.floor_px, fit.outlier_density, fit.max_parallax_px)
+def rotation_solution(motion_type: MotionType, fit: TransferFit, matches: Correspondences, noise: Noise) -> Solution:
+    """A rotation that is already refined, or no motion."""
+    assert isinstance(fit.motion, RotationMotion)
+    parameters = motion_covariance(fit.motion, matches.only(fit.inliers), noise)
+    pose = None if parameters is None else _pose(motion_type, fit.motion.rotation, None, parameters)
+    return Solution(motion_type, pose, fit.inliers)
+
+
+def planar_solution(rival: Rival, matches: Correspondences, noise: Noise) -> Solution:
+    """The motion before the plane, if only one is possible or noise cannot separate the two."""
+    assert isinstance(rival.fit.motion, HomographyMotion)
+    near = matches.only(rival.fit.length2 < (2.0 * noise.gate_px) ** 2)
+    fit = describe_transfer(refine_motion(rival.fit.motion, near, noise.gate_px, noise.floor_px), matches, noise)
+    inliers = matches.only(fit.inliers)
+    assert isinstance(fit.motion, HomographyMotion)
+    planes = motions_before_plane(fit.motion, inliers)
+    uncertain = uncertain_homography(fit.motion, inliers, noise)
+    if uncertain is None or len(planes) != 2:
+        return Solution(MotionType.PLANAR, None, fit.inliers)
+    if not uncertain.is_merging():
+        planes = _possible_planes(planes, inliers, Rival(MotionType.PLANAR, fit, rival.criterion), matches, noise)
+        if len(planes) != 1:
+            return Solution(MotionType.PLANAR, None, fit.inliers)
+    found = planar_pose(uncertain, [to_epipolar(plane) for plane in planes])
+    pose = _pose(MotionType.PLANAR, found.motion.rotation, found.motion.direction, found.covariance)
+    return Solution(MotionType.PLANAR, pose, fit.inliers)
+
+
+def _possible_planes(
+    planes: list[PlanarMotion], inliers: Correspondences, rival: Rival, matches: Correspondences, noise: Noise
+) -> list[PlanarMotion]:
+    """Those that see the plane; of two that do, the one that explains matches off the plane, if there are any."""
+    seeing = [plane for plane in planes if sees_plane(plane, inliers, noise)]
+    if len(seeing) < 2:
+        return seeing
+    fits = [describe_epipolar(to_epipolar(plane), matches, noise) for plane in seeing]
+    first, second = (_evidence(fit, rival, matches, noise).log_likelihood for fit in fits)
+    if abs(first - second) < _DECISIVE / 2.0:
+        return seeing
+    return [seeing[0] if first > second else seeing[1]]
+
+
+def _pose(motion_type: MotionType, rotation: Float, direction: Float | None, covariance: Float) -> RelativePose:
+    return RelativePose(rotation, direction, None, ScaleSource.NONE, motion_type, covariance)
+
+
+def _evidence(fit: EpipolarFit, rival: Rival, matches: Correspondences, noise: Noise) -> Evidence:
+    return epipolar_evidence(fit.distance2, rival.fit.length2, _noise_range(matches, noise))
+
+
+def _noise_range(matches: Correspondences, noise: Noise) -> NoiseRange:
+    # Whitening halves areas, as it expresses the difference of two noisy points by the noise of one.
+    return NoiseRange(noise.expected_px, noise.floor_px, 2.0 / matches.image_area, matches.image_diagonal)

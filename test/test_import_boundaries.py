@@ -36,7 +36,6 @@ CORE = {"numpy", "cv2", "poselib", "yaml"}
 ONLY_HERE = {
     "onnxruntime": ("runtimes/onnx_runtime",),
     "torch": ("models/*", "export/*", "training/*", "runtimes/torch_runtime"),
-    "safetensors": ("models/*", "export/*", "training/*"),
     "onnx": ("export/*",),
     "safetensors": ("models/*", "training/*"),
     "tensorrt": ("runtimes/tensorrt_runtime", "export/to_tensorrt"),

@@ -121,7 +121,7 @@ class BagSequence:
                     yield frame
         if not some:
             reason = self.skipped.most_common(1)[0][0] if self.skipped else "none lies in the selected stretch"
-            raise SourceError(f"no frame of '{self._contents.path}' could be used: {reason.rstrip('.')}.")
+            raise SourceError(f"no frame of '{self._contents.path}' could be used: {reason}.")
 
     def _pairs(self, bag: BagFile) -> Iterator[Paired[RawMessage, RawMessage]]:
         """The selected images with their partners, undecoded."""
@@ -149,14 +149,14 @@ class BagSequence:
         try:
             return stamp_ns_of(bag.decode(message).header) or message.recorded_ns
         except SourceError as error:
-            self.skipped[str(error)] += 1
+            self.skipped[str(error).rstrip(".")] += 1
             return None
 
     def _frame_or_skip(self, bag: BagFile, pair: Paired[RawMessage, RawMessage]) -> Frame | None:
         try:
             return self._decode(bag, pair)
         except ImageError as error:
-            self.skipped[str(error)] += 1
+            self.skipped[str(error).rstrip(".")] += 1
             return None
 
     def _decode(self, bag: BagFile, pair: Paired[RawMessage, RawMessage]) -> Frame:

@@ -98,7 +98,8 @@ def _describe(bag: BagFile, topic: BagTopic, camera_frame_id: str, fixed: Transf
     if topic.type_name in TF_TYPES:
         chain = _tf_tree(bag, topic.name, fixed, _LOOKED_AT).chain_to_root(camera_frame_id)
         return TruthSource(topic.name, f"{topic.name} ({' <- '.join(reversed(chain))})")
-    _, child = _POSE_TYPES[topic.type_name](bag.first(topic.name))
+    with np.errstate(invalid="ignore"):
+        _, child = _POSE_TYPES[topic.type_name](bag.first(topic.name))
     if child and fixed.fixed_transform(child, camera_frame_id) is not None:
         return TruthSource(topic.name, f"{topic.name} (of {clean_frame_id(child)})")
     whose = f"those of '{child}', which /tf_static does not connect to '{camera_frame_id}'," if child else "its poses"

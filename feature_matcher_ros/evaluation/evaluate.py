@@ -113,7 +113,8 @@ def evaluate_run(run: Path, ground_truth: Path | None = None) -> RunEvaluation:
         check_overlap(np.array(sorted(row.stamp_ns for row in rows)), truth)
 
     accuracy, aligned = _trajectory_against(estimate, truth, metric, remarks)
-    errors = pair_errors(rows, truth) if truth is not None else ()
+    min_baseline_m = 0.0 if truth is None else moving_baseline_m(truth, info.truth_sigma_m)
+    errors = () if truth is None else pair_errors(rows, truth, min_baseline_m)
     return RunEvaluation(
         run=info,
         folder=run,
@@ -124,7 +125,7 @@ def evaluate_run(run: Path, ground_truth: Path | None = None) -> RunEvaluation:
         mean_rate_hz=_mean_rate_hz(rows),
         metric=metric,
         trajectory=accuracy,
-        pairs=pair_accuracy(errors, moving_baseline_m(truth)) if truth is not None and errors else None,
+        pairs=pair_accuracy(errors, min_baseline_m) if errors else None,
         remarks=tuple(remarks),
         series=RunSeries(rows, errors, estimate, aligned, truth),
     )

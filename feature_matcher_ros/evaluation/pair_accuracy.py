@@ -20,9 +20,10 @@ WRONG_ROTATION_DEG = 5.0
 WRONG_DIRECTION_DEG = 30.0
 
 # A true baseline of this many times the noise of the true positions gives a true direction good to
-# about 4 degrees (sqrt(2) / 20 radians); the bounds guard against truth that is smoothed or sparse.
-_BASELINE_PER_JITTER = 20.0
-_BASELINE_BOUNDS_M = (0.02, 0.1)
+# about 4 degrees (sqrt(2) / 20 radians).
+_BASELINE_PER_SIGMA = 20.0
+# Limits of a threshold that is estimated from the truth alone, which may be smoothed, or sparse.
+_ESTIMATE_LIMITS_M = (0.02, 0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,15 @@ class PairAccuracy:
     direction_consistency: Consistency | None
 
 
-def moving_baseline_m(truth: Trajectory) -> float:
+def moving_baseline_m(truth: Trajectory, truth_sigma_m: float | None = None) -> float:
     """Length from which on the direction between two true positions means something.
 
-    The noise of the positions is estimated from their fourth differences, which smooth motion hardly has.
+    ``truth_sigma_m`` is the noise of the true positions, if someone knows it. Else it is estimated from
+    their fourth differences, which smooth motion hardly has; that does not see slow errors.
     """
-    smallest, largest = _BASELINE_BOUNDS_M
+    if truth_sigma_m is not None:
+        return _BASELINE_PER_SIGMA * truth_sigma_m
+    smallest, largest = _ESTIMATE_LIMITS_M
     positions = truth.world_from_cam[:, :3, 3]
     if len(positions) < 5:
         return smallest
@@ -95,16 +99,15 @@ def moving_baseline_m(truth: Trajectory) -> float:
     # White noise of deviation s has fourth differences of deviation sqrt(70) s, and a vector of three
     # normal values a median length of 1.54.
     jitter = float(np.median(np.linalg.norm(fourth, axis=1))) / (math.sqrt(70.0) * 1.54)
-    return float(np.clip(_BASELINE_PER_JITTER * jitter, smallest, largest))
+    return float(np.clip(_BASELINE_PER_SIGMA * jitter, smallest, largest))
 
 
-def pair_errors(rows: Iterable[PairRow], truth: Trajectory) -> tuple[PairError, ...]:
+def pair_errors(rows: Iterable[PairRow], truth: Trajectory, min_baseline_m: float) -> tuple[PairError, ...]:
     """Compare every pose with the true one, interpolated at the stamps of both frames."""
     posed = [row for row in rows if row.qx is not None and row.keyframe_stamp_ns is not None]
     stamps = sorted({stamp for row in posed for stamp in (row.stamp_ns, row.keyframe_stamp_ns) if stamp is not None})
     answered, poses = interpolate_trajectory(truth, stamps, MAX_TRUTH_GAP_NS)
     world_from_cam = {stamps[number]: pose for number, pose in zip(answered.tolist(), poses, strict=True)}
-    min_baseline_m = moving_baseline_m(truth)
     errors = []
     for row in posed:
         cam0, cam1 = world_from_cam.get(row.keyframe_stamp_ns or 0), world_from_cam.get(row.stamp_ns)

@@ -33,6 +33,7 @@ class RunInfo:
     wall_s: float
     versions: Mapping[str, str]
     assumptions: tuple[str, ...]
+    truth_sigma_m: float | None  # noise of the source's true positions; None if nobody knows it
 
     def front_end_config(self) -> FrontEndConfig:
         """The configuration of the run; ConfigError if it is that of another version."""
@@ -128,4 +129,5 @@ def _info_from(content: Mapping[str, Any]) -> RunInfo:
         wall_s=take("wall_s", float, 0.0),
         versions=take("versions", dict, {}),
         assumptions=take("assumptions", tuple, ()),
+        truth_sigma_m=None if content.get("truth_sigma_m") is None else take("truth_sigma_m", float),
     )

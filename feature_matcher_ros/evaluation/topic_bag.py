@@ -14,6 +14,7 @@ from rosbags.rosbag2.errors import WriterError
 from feature_matcher_ros.datatypes import Float, Frame, FrontEndResult
 from feature_matcher_ros.errors import OutputError
 from feature_matcher_ros.evaluation.bag_file import BagFile
+from feature_matcher_ros.evaluation.mcap_repair import complete_mcap
 from feature_matcher_ros.evaluation.rosbags_messages import RosbagsMessages
 from feature_matcher_ros.ros.conversions import odom_from_cam, path_message
 from feature_matcher_ros.ros.correspondences import Correspondences, correspondences_from_cloud
@@ -30,7 +31,8 @@ class TopicBag:
     replaced.
 
     Raises:
-        OutputError: the bag cannot be written, for want of rights or of space.
+        OutputError: the bag cannot be written, for want of rights or of space; what reached the disk before
+            can be read, without an index.
     """
 
     def __init__(self, path: Path, options: TopicOptions | None = None) -> None:
@@ -40,7 +42,8 @@ class TopicBag:
         self._connections: dict[Topic, Connection] = {}
         self._keyframes: list[tuple[int, Float]] = []
         self._segment: int | None = None
-        self._is_broken = False
+        self._last_stamp_ns = 0
+        self._is_closed = False
         with self._one_sentence():
             _remove_old_bag(path)
             # Version 8 of the metadata writes quality of service in the form that ROS 2 Humble knows, too.
@@ -50,19 +53,18 @@ class TopicBag:
     def write(self, frame: Frame, result: FrontEndResult) -> None:
         """Write all that the node would publish for one frame."""
         self._follow_path(result)
+        self._last_stamp_ns = result.stamp_ns
         for topic, message in messages_of(self._messages, result, frame.camera, self._options):
             self._write(topic, result.stamp_ns, message)
 
     def close(self) -> None:
         """Complete the bag; nothing can be written any more."""
-        if self._is_broken:
+        if self._is_closed:
             return
-        try:
-            self._write_path()
-            with self._one_sentence():
-                self._writer.close()
-        finally:
-            self._abandon()
+        self._write_path()
+        with self._one_sentence():
+            self._writer.close()
+        self._is_closed = True
 
     def __enter__(self) -> TopicBag:
         return self
@@ -82,9 +84,9 @@ class TopicBag:
     def _write_path(self) -> None:
         keyframes, self._keyframes = self._keyframes, []
         if keyframes:
-            stamp_ns = keyframes[-1][0]
-            message = path_message(self._messages, keyframes, stamp_ns, self._options.odom_frame_id)
-            self._write(PATH, stamp_ns, message)
+            message = path_message(self._messages, keyframes, keyframes[-1][0], self._options.odom_frame_id)
+            # At the time of the last frame, not of the last keyframe, so that the bag stays in order.
+            self._write(PATH, self._last_stamp_ns, message)
 
     def _write(self, topic: Topic, stamp_ns: int, message: Any) -> None:
         data = self._messages.serialize(message, topic.type_name)
@@ -115,10 +117,12 @@ class TopicBag:
             ) from error
 
     def _abandon(self) -> None:
-        """Let go of the file; what is in its buffer cannot be saved any more."""
-        self._is_broken = True
+        """Let go of the file, and save what has reached the disk."""
+        self._is_closed = True
         with contextlib.suppress(AttributeError, OSError):  # there is no writer yet, or it has no space
             self._writer.abort()
+        with contextlib.suppress(OSError):
+            complete_mcap(self._path / f"{self._path.name}.mcap")
 
 
 def read_correspondences(path: Path) -> Iterator[Correspondences]:

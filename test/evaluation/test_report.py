@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from image_pairs_scene import SIZE, K, render
 from synthetic_run import EVERY, PERIOD_NS, START_NS, write_run
 
+from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import Trajectory
 from feature_matcher_ros.errors import OutputError, SourceError
 from feature_matcher_ros.evaluation.compare import compare_runs, comparison_table
@@ -19,9 +23,12 @@ from feature_matcher_ros.evaluation.evaluate import evaluate_run, lost_stretches
 from feature_matcher_ros.evaluation.json_text import to_json
 from feature_matcher_ros.evaluation.pair_accuracy import moving_baseline_m
 from feature_matcher_ros.evaluation.pair_table import PairTableWriter
+from feature_matcher_ros.evaluation.replay import replay
 from feature_matcher_ros.evaluation.report import write_report
 from feature_matcher_ros.evaluation.summary import summary_rows
 from feature_matcher_ros.evaluation.trajectories import write_tum
+from feature_matcher_ros.evaluation.worst_pairs import choose_worst_pairs, draw_worst_pairs
+from feature_matcher_ros.geometry import invert_pose, pose_from, rotation_from_vector
 
 VOID = {"meta", "br", "img", "hr", "input", "path", "use"}
 
@@ -211,6 +218,42 @@ def test_noise_of_the_truth_decides_what_counts_as_moving(tmp_path):
     noisy = truth.world_from_cam.copy()
     noisy[:, :3, 3] += np.random.default_rng(0).normal(0, 0.003, (400, 3))
     assert moving_baseline_m(Trajectory(truth.stamps_ns, noisy)) == pytest.approx(0.06, rel=0.2)
+    assert moving_baseline_m(truth, truth_sigma_m=0.01) == 0.2
+    told = write_run(tmp_path / "told", num_frames=400, truth_sigma_m=0.005)
+    pairs = evaluate_run(told.folder).pairs
+    assert pairs is not None and pairs.min_baseline_m == 0.1 and 0 < pairs.num_moving < pairs.num_pairs
+
+
+def test_worst_pairs_are_drawn_from_the_source_and_the_topics(tmp_path):
+    source = tmp_path / "kitti"
+    (source / "image_0").mkdir(parents=True)
+    motions = [pose_from(rotation_from_vector([0.0, 0.01 * n, 0.0]), [0.25 * n, 0.0, 0.02 * n]) for n in range(4)]
+    for number, motion in enumerate(motions):
+        cv2.imwrite(str(source / "image_0" / f"{number:06d}.png"), render(motion))
+    projection = " ".join(str(value) for value in np.hstack([K, np.zeros((3, 1))]).ravel())
+    (source / "calib.txt").write_text(f"P0: {projection}\n")
+    inverses = [invert_pose(motion)[:3].ravel() for motion in motions]
+    (source / "poses.txt").write_text("\n".join(" ".join(map(str, values)) for values in inverses))
+    replay(source, tmp_path / "run", config=override(FrontEndConfig(), {"keyframes.match_every_frame": True}))
+
+    evaluation = evaluate_run(tmp_path / "run")
+    assert evaluation.pairs is not None and evaluation.pairs.rotation_deg.max < 1.0
+    chosen = choose_worst_pairs(evaluation, 2)
+    drawn = draw_worst_pairs(evaluation, 2)
+    assert len(drawn.pairs) == len(chosen) == 2
+    errors = {error.stamp_ns: error.badness for error in evaluation.series.pair_errors}
+    assert errors[chosen[0].stamp_ns] == max(errors.values())
+    assert f"{chosen[0].num_inliers} of {chosen[0].num_matches} matches" in drawn.pairs[0].caption
+    picture = cv2.imdecode(np.frombuffer(drawn.pairs[0].jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape[1] > 2 * SIZE[0]
+    assert "data:image/jpeg;base64," in write_report(evaluation, tmp_path).read_text()
+
+    shutil.rmtree(source)
+    assert "does not exist" in draw_worst_pairs(evaluation).note
+    shutil.rmtree(tmp_path / "run" / "topics")
+    assert "no folder 'topics'" in draw_worst_pairs(evaluation).note
+    page = Page(write_report(evaluation, tmp_path).read_text())
+    assert "not drawn" in " ".join(page.words)
 
 
 @pytest.mark.parametrize(

@@ -294,10 +294,10 @@ def test_an_orientation_note_does_not_turn_the_image() -> None:
 @pytest.mark.parametrize(
     ("message", "sentence"),
     [
-        (Compressed("jpeg", b""), "0 bytes of format 'jpeg' are no complete"),
-        (Compressed("jpeg", b"not an image"), "12 bytes of format 'jpeg'"),
-        (Compressed("jpeg", encoded(np.zeros((48, 64), np.uint8), ".jpg")[:-20]), "are no complete JPEG or PNG image"),
-        (Compressed("png", encoded(RANDOM.integers(0, 255, (48, 64), np.uint8))[:200]), "are no complete JPEG or PNG"),
+        (Compressed("jpeg", b""), "format 'jpeg' is no complete JPEG or PNG"),
+        (Compressed("jpeg", b"not an image"), "format 'jpeg' is no complete"),
+        (Compressed("jpeg", encoded(np.zeros((48, 64), np.uint8), ".jpg")[:-20]), "is no complete JPEG or PNG"),
+        (Compressed("png", encoded(RANDOM.integers(0, 255, (48, 64), np.uint8))[:200]), "is no complete JPEG or PNG"),
         (Compressed("16UC1; compressedDepth png", b"x"), "holds depth, not an image"),
         (Compressed("tiff", encoded(np.zeros((8, 8), np.float32), ".tiff")), "holds float32"),
     ],
@@ -377,8 +377,8 @@ def test_compressed_floating_point_depth_is_inverse_depth() -> None:
     ("message", "sentence"),
     [
         (Compressed("16UC1; compressedDepth rvl", b"x" * 50), "set the transport's format to png"),
-        (Compressed("16UC1; compressedDepth png", b"x" * 50), "are no complete JPEG or PNG"),
-        (Compressed("16UC1; compressedDepth png", b""), "are no complete"),
+        (Compressed("16UC1; compressedDepth png", b"x" * 50), "is no complete JPEG or PNG"),
+        (Compressed("16UC1; compressedDepth png", b""), "is no complete"),
         (Compressed("png", encoded(np.zeros((8, 8), np.uint8))), "must be a grey 16-bit PNG, not uint8"),
     ],
 )
