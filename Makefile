@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 OUTPUT ?= demo
 FAST := not slow and not ros and not gpu
+# Tests call programs of the environment, evo and feature-matcher, by their names.
+PYTEST = PATH="$(abspath $(VENV))/bin:$$PATH" $(VENV)/bin/python -m pytest
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help environment demo test test-all test-oldest lint bench config clean
@@ -18,10 +20,10 @@ demo: environment  ## render a scene into a bag, replay it, print the table and 
 	$(VENV)/bin/feature-matcher demo --output $(OUTPUT)
 
 test: environment  ## the tests that need neither ROS nor a GPU and take no minutes
-	$(VENV)/bin/python -m pytest -m "$(FAST)"
+	$(PYTEST) -m "$(FAST)"
 
 test-all: environment  ## every test; those whose hardware or software is missing are skipped
-	$(VENV)/bin/python -m pytest
+	$(PYTEST)
 
 test-oldest:  ## `test` with the oldest NumPy and OpenCV that are supported (Python 3.10 to 3.12)
 	@$(MAKE) --no-print-directory test VENV=$(VENV)-oldest CONSTRAINTS="'numpy==1.26.*' 'opencv-python-headless==4.8.*'"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -27,7 +27,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-_console = Console()
+# A pipe has no width: tables are written in full.
+_console = Console(width=None if sys.stdout.isatty() else 160)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of parameters.")]
 SetOption = Annotated[
@@ -251,7 +252,7 @@ def _progress(title: str) -> Iterator[Any]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _print_table(header: list[str], rows: list[tuple[str, ...]], title: str) -> None:
+def _print_table(header: list[str], rows: Sequence[tuple[str, ...]], title: str) -> None:
     table = Table(title=title, show_header=any(header))
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right")

@@ -133,7 +133,8 @@ def describe_epipolar(motion: EpipolarMotion, matches: Correspondences, noise: N
     significant = parallax.displacement_px[near_line & (np.abs(parallax.displacement_px) > 3.0 * sigma)]
     if 2 * np.count_nonzero(significant > 0.0) < len(significant):
         motion, parallax = EpipolarMotion(motion.rotation, -motion.direction), parallax.reversed()
-    return EpipolarFit(motion, distance2, near_line, plausible_depth(parallax, near_line, sigma))
+    by_chance = 0.5 * noise.chance_near_line(matches) * np.count_nonzero(~near_line)
+    return EpipolarFit(motion, distance2, near_line, plausible_depth(parallax, near_line, sigma, by_chance))
 
 
 def draw_matches(matches: Correspondences, count: int, seed: int) -> Correspondences:

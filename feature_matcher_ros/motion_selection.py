@@ -48,12 +48,12 @@ class Freedom:
 
 
 # To be worth its price, a motion must move matches by 0.14 standard deviations of noise (rms), and parallax or relief
-# must exceed 0.7 of them.
+# must exceed 0.55 of them.
 STATIC = Freedom(0, 0.0)
 ROTATION = Freedom(3, 0.02)
 HOMOGRAPHY = Freedom(8, 0.04)
-EPIPOLAR_AFTER_ROTATION = Freedom(7, 0.08)
-EPIPOLAR_AFTER_HOMOGRAPHY = Freedom(10, 0.08)
+EPIPOLAR_AFTER_ROTATION = Freedom(7, 0.06)
+EPIPOLAR_AFTER_HOMOGRAPHY = Freedom(10, 0.06)
 
 
 @dataclass(frozen=True, slots=True)

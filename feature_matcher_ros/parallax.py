@@ -48,20 +48,31 @@ def measure_parallax(motion: EpipolarMotion, matches: Correspondences) -> Parall
     return Parallax(displacement, displacement / length)
 
 
-def plausible_depth(parallax: Parallax, near_line: Mask, sigma_px: float) -> Mask:
-    """Which matches (M,), near their line or not, are in front of the cameras and not impossibly near.
+def plausible_depth(parallax: Parallax, near_line: Mask, sigma_px: float, expected_by_chance: float) -> Mask:
+    """Which matches are in front of the cameras and not impossibly near.
 
     A wrong match that lies on its epipolar line by luck has a random, usually huge parallax, and with
     it a huge lever on the direction of translation. As many of them fall behind the cameras as in
     front, and behind there is nothing else; so a tail of near matches counts as true only where it holds
-    clearly more matches than the mirrored tail behind.
+    clearly more matches than the mirrored tail behind, and more than chance lets expect.
+
+    Args:
+        parallax: of all matches.
+        near_line: (M,), which of them are near their epipolar line.
+        sigma_px: noise of a point.
+        expected_by_chance: number of wrong matches near their line, in front.
+
+    Returns:
+        (M,), whether near the line or not.
     """
-    nearness = parallax.nearness[near_line]
+    # Next to the epipole, mere noise seems near; it is not counted, but bound by the same limit.
+    counted = near_line & (np.abs(parallax.displacement_px) > _BEHIND_SIGMAS * sigma_px)
+    nearness = parallax.nearness[counted]
     ranked = np.sort(nearness[nearness > 0.0])[::-1]
     if len(ranked) == 0:
         return parallax.in_front(sigma_px)
     behind = np.sort(-nearness[nearness < 0.0])
-    by_chance = len(behind) - np.searchsorted(behind, ranked) + 1
+    by_chance = np.maximum(len(behind) - np.searchsorted(behind, ranked), expected_by_chance) + 1
     enough = np.arange(1, len(ranked) + 1) >= _MIN_OVER_CHANCE * by_chance
     last = int(np.argmax(enough)) if np.any(enough) else len(ranked) - 1
     return parallax.in_front(sigma_px) & (np.abs(parallax.nearness) <= _NEARNESS_MARGIN * ranked[last])

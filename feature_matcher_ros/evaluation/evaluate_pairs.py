@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feature_matcher_ros.config import FrontEndConfig, PoseConfig
-from feature_matcher_ros.datatypes import Camera, Matches, PoseEstimate, Status
+from feature_matcher_ros.datatypes import Float, Matches
 from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.evaluation.metrics import epipolar_precision, pose_auc, pose_error
 from feature_matcher_ros.evaluation.opencv_estimator import estimate_relative_pose_opencv
@@ -21,19 +20,26 @@ from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.relative_pose import estimate_relative_pose
 
-Estimator = Callable[[NDArray[np.float32], NDArray[np.float32], Camera, Camera, PoseConfig], PoseEstimate]
+WRONG_DEG = 20.0  # a pose that is off by more should not have been given
 
-ESTIMATORS: dict[str, Estimator] = {"poselib": estimate_relative_pose, "opencv": estimate_relative_pose_opencv}
 AUC_THRESHOLDS_DEG = (5.0, 10.0, 20.0)
 # Squared, in normalised coordinates: the customary ones for outdoor and for indoor images.
 PRECISION_THRESHOLDS = (1e-4, 5e-4)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoundMotion:
+    """What an estimator says about one pair."""
+
+    rotation: Float | None  # (3, 3); None without a pose
+    direction: Float | None  # (3,)
+    num_inliers: int
 
 
 @dataclass(frozen=True, slots=True)
 class EstimatorOutcome:
     """What one estimator made of the matches of one pair."""
 
-    status: Status
     num_inliers: int
     rotation_deg: float | None  # errors; None without a pose
     direction_deg: float | None  # None without a direction, or where the truth has none
@@ -58,6 +64,7 @@ class EstimatorScores:
     """One estimator over all pairs."""
 
     num_poses: int
+    num_wrong: int  # poses that are off by more than ``WRONG_DEG``, or lack the direction they should have
     auc: dict[float, float]  # by threshold in degrees; a pair without a pose counts as infinitely wrong
     median_error_deg: float | None  # None if fewer than half of the pairs have a pose
     mean_num_inliers: float
@@ -85,7 +92,7 @@ class PairSetEvaluation:
 def evaluate_pairs(
     path: Path,
     config: FrontEndConfig | None = None,
-    estimators: Sequence[str] = tuple(ESTIMATORS),
+    estimators: Sequence[str] = ("poselib", "opencv"),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> PairSetEvaluation:
     """Match every pair listed in a JSON file and compare the poses with the truth.
@@ -121,13 +128,14 @@ def evaluate_pairs(
 
 def pair_set_table(evaluation: PairSetEvaluation) -> tuple[list[str], list[tuple[str, ...]]]:
     """Header and one row per estimator."""
-    header = ["estimator", "AUC@5°", "AUC@10°", "AUC@20°", "poses", "matches", "prec. 1e-4", "prec. 5e-4"]
+    header = ["estimator", "AUC@5°", "AUC@10°", "AUC@20°", "poses", "wrong", "matches", "prec. 1e-4", "prec. 5e-4"]
     header += ["inliers", "match ms", "pose ms"]
     rows = [
         (
             name,
             *(f"{100.0 * scores.auc[threshold]:.1f}" for threshold in AUC_THRESHOLDS_DEG),
             f"{scores.num_poses}/{evaluation.num_pairs}",
+            str(scores.num_wrong),
             f"{evaluation.mean_num_matches:.0f}",
             *(f"{100.0 * evaluation.precision[threshold]:.1f} %" for threshold in PRECISION_THRESHOLDS),
             f"{scores.mean_num_inliers:.0f}",
@@ -166,17 +174,34 @@ def _precision(pair: ImagePair, matches: Matches) -> dict[float, float] | None:
 
 def _estimate(pair: ImagePair, matches: Matches, config: PoseConfig, estimator: Estimator) -> EstimatorOutcome:
     begun = time.perf_counter()
-    estimate = estimator(matches.points0, matches.points1, pair.camera0, pair.camera1, config)
+    found = estimator(pair, matches, config)
     pose_ms = 1000.0 * (time.perf_counter() - begun)
-    pose = estimate.pose
-    if pose is None:
-        return EstimatorOutcome(estimate.status, estimate.num_inliers, None, None, None, pose_ms)
-    error = pose_error(pose.rotation, pose.direction, pair.cam1_from_cam0, with_direction=_translates(pair))
+    if found.rotation is None:
+        return EstimatorOutcome(found.num_inliers, None, None, None, pose_ms)
+    error = pose_error(found.rotation, found.direction, pair.cam1_from_cam0, with_direction=_translates(pair))
     complete = error.direction_deg is not None or not _translates(pair)
     error_deg = error.worst_deg if complete else None
-    return EstimatorOutcome(
-        estimate.status, estimate.num_inliers, error.rotation_deg, error.direction_deg, error_deg, pose_ms
-    )
+    return EstimatorOutcome(found.num_inliers, error.rotation_deg, error.direction_deg, error_deg, pose_ms)
+
+
+def _with_poselib(pair: ImagePair, matches: Matches, config: PoseConfig) -> FoundMotion:
+    estimate = estimate_relative_pose(matches.points0, matches.points1, pair.camera0, pair.camera1, config)
+    if estimate.pose is None:
+        return FoundMotion(None, None, estimate.num_inliers)
+    return FoundMotion(estimate.pose.rotation, estimate.pose.direction, estimate.num_inliers)
+
+
+def _with_opencv(pair: ImagePair, matches: Matches, config: PoseConfig) -> FoundMotion:
+    found = estimate_relative_pose_opencv(matches.points0, matches.points1, pair.camera0, pair.camera1, config)
+    if found is None:
+        return FoundMotion(None, None, 0)
+    rotation, direction, inliers = found
+    return FoundMotion(rotation, direction, int(np.count_nonzero(inliers)))
+
+
+Estimator = Callable[[ImagePair, Matches, PoseConfig], FoundMotion]
+
+ESTIMATORS: dict[str, Estimator] = {"poselib": _with_poselib, "opencv": _with_opencv}
 
 
 def _translates(pair: ImagePair) -> bool:
@@ -185,9 +210,11 @@ def _translates(pair: ImagePair) -> bool:
 
 def _scores(outcomes: Sequence[EstimatorOutcome]) -> EstimatorScores:
     errors = [math.inf if outcome.error_deg is None else outcome.error_deg for outcome in outcomes]
+    paired = list(zip(outcomes, errors, strict=True))
     median = float(np.median(errors))
     return EstimatorScores(
         num_poses=sum(outcome.rotation_deg is not None for outcome in outcomes),
+        num_wrong=sum(outcome.rotation_deg is not None and error > WRONG_DEG for outcome, error in paired),
         auc=pose_auc(errors, AUC_THRESHOLDS_DEG),
         median_error_deg=median if math.isfinite(median) else None,
         mean_num_inliers=float(np.mean([outcome.num_inliers for outcome in outcomes])),

@@ -43,7 +43,7 @@ def match_images(
         _check_size(camera, pictures)
         estimate = estimate_relative_pose(matches.points0, matches.points1, camera, camera, config.pose)
         inliers, caption = estimate.inliers, _caption(matches, estimate)
-    picture = draw_matches(*pictures, matches, inliers=inliers, caption=caption)
+    picture = draw_matches(pictures[0], pictures[1], matches, inliers=inliers, caption=caption)
     _write(output, picture)
     return caption
 

@@ -71,9 +71,10 @@ def _trajectory(evaluation: RunEvaluation) -> str:
     if trajectory is None:
         return html.section("Trajectory", html.figure(plot_trajectory(evaluation)))
     if evaluation.metric:
-        note = "The run is metric: it was aligned to the truth by a rigid motion, SE(3), so errors of scale count."
+        note = "The run is metric: it was aligned to the truth by a rigid motion, SE(3), so errors of scale count. "
     else:
-        note = "The run has no metric scale: it was aligned to the truth by a similarity, Sim(3), scale included."
+        note = "The run has no metric scale: it was aligned to the truth by a similarity, Sim(3), scale included. "
+    note += "ATE and RPE are those of evo_ape and evo_rpe with the same alignment."
     rows = [
         ("position (ATE)", *_statistics(trajectory.ate_m, 1000.0, "mm")),
         ("step between poses (RPE), translation", *_statistics(trajectory.rpe_translation_m, 1000.0, "mm")),

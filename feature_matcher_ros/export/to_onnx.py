@@ -17,7 +17,7 @@ from feature_matcher_ros.export.to_torch import checked_stage_ends, lightglue_by
 from feature_matcher_ros.matchers.lightglue_graphs import (
     EMBED,
     FOLLOWING,
-    MATCHER,
+    METHOD,
     head_name,
     network_entry,
     stage_name,
@@ -67,7 +67,7 @@ def export_lightglue(
     entries = _checked_entries(model, ends, folder)
     versions = {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
     manifest = Manifest(
-        MATCHER, origin.weights, origin.licence, origin.source, operators.value, network_entry(model.config, ends),
+        METHOD, origin.weights, origin.licence, origin.source, operators.value, network_entry(model.config, ends),
         entries, versions,
     )  # fmt: skip
     write_manifest(folder, manifest)

@@ -14,12 +14,11 @@ from typing import Any
 
 from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
-from feature_matcher_ros.runtimes import open_runtime
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
-from feature_matcher_ros.runtimes.manifest import Manifest, read_manifest, verified_graph_path
+from feature_matcher_ros.runtimes.manifest import Manifest, open_graph, read_manifest
 from feature_matcher_ros.runtimes.runtime import Runtime
 
-MATCHER = "lightglue"
+METHOD = "lightglue"
 EMBED, HEAD = "embed", "head"
 FOLLOWING = "next_"  # before the name of a tensor, where a stage takes it and gives it
 
@@ -85,9 +84,7 @@ def open_lightglue(folder: Path, runtime: str = "auto", num_threads: int = 0) ->
     config, stage_ends = _network_of(folder, manifest)
 
     def opened(name: str, spec: GraphSpec) -> Runtime:
-        if name not in manifest.graphs:
-            raise RuntimeLoadError(f"the manifest of {folder} names no graph '{name}': export the network again.")
-        return open_runtime(verified_graph_path(folder, manifest.graphs[name]), spec, runtime, num_threads)
+        return open_graph(folder, manifest, name, spec, runtime, num_threads)
 
     stages = tuple(
         Stage(
@@ -111,9 +108,9 @@ def head_name(layers_done: int) -> str:
 
 
 def _network_of(folder: Path, manifest: Manifest) -> tuple[LightGlueConfig, tuple[int, ...]]:
-    if manifest.matcher != MATCHER:
+    if manifest.method != METHOD:
         raise RuntimeLoadError(
-            f"{folder} holds the graphs of '{manifest.matcher}', not of {MATCHER}: give another folder."
+            f"{folder} holds the graphs of '{manifest.method}', not of {METHOD}: give another folder."
         )
     network: dict[str, Any] = dict(manifest.network)
     try:

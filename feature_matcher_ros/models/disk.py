@@ -36,13 +36,13 @@ class _Unet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.path_down = nn.ModuleList(
-            nn.Sequential(nn.AvgPool2d(2) if level else nn.Identity(), _block(_DOWN[level], _DOWN[level + 1], level == 0))
+            nn.Sequential(
+                nn.AvgPool2d(2) if level else nn.Identity(), _block(_DOWN[level], _DOWN[level + 1], level == 0)
+            )
             for level in range(len(_DOWN) - 1)
         )
         below = (_DOWN[-1], *_UP[:-1])
-        self.path_up = nn.ModuleList(
-            _Up(below[step] + _DOWN[-2 - step], _UP[step]) for step in range(len(_UP))
-        )
+        self.path_up = nn.ModuleList(_Up(below[step] + _DOWN[-2 - step], _UP[step]) for step in range(len(_UP)))
 
     def forward(self, image: Tensor) -> Tensor:
         maps = [image]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from feature_matcher_ros.models.point_network_config import PointNetworkConfig
@@ -65,8 +65,3 @@ def no_shifts(scores: Tensor) -> Tensor:
 
 def _largest_around(scores: Tensor, radius: int) -> Tensor:
     return functional.max_pool2d(scores, 2 * radius + 1, stride=1, padding=radius)
-
-
-def frozen(network: nn.Module) -> nn.Module:
-    """Ready for inference."""
-    return network.eval().requires_grad_(False)

@@ -46,6 +46,8 @@ class SuperPoint(nn.Module):
         The published code takes the pixel 3.5, the centre of the first cell, for the first place of the map and
         pixel 8 w - 1, the image's edge, for its last.
         """
-        size = torch.tensor([float(side) for side in reversed(features.shape[-2:])], device=keypoints.device)
-        places = (keypoints - (_CELL - 1) / 2) / (_CELL * size - (_CELL + 1) / 2) * (size - 1)
-        return functional.normalize(sample(features, places).T, dim=1)
+        places = [
+            (pixels - (_CELL - 1) / 2) / (_CELL * size - (_CELL + 1) / 2) * (size - 1)
+            for pixels, size in zip(keypoints.unbind(1), reversed(features.shape[-2:]), strict=True)
+        ]
+        return functional.normalize(sample(features, torch.stack(places, dim=-1)).T, dim=1)

@@ -62,7 +62,9 @@ class XFeat(nn.Module):
 
     def describe(self, features: Tensor, keypoints: Tensor) -> Tensor:
         """See ``PointNetwork``."""
-        sampled = functional.grid_sample(features, _published_grid(features, keypoints)[None, None], mode="bicubic", align_corners=False)
+        sampled = functional.grid_sample(
+            features, _published_grid(features, keypoints)[None, None], mode="bicubic", align_corners=False
+        )
         return functional.normalize(sampled[0, :, 0].T, dim=1)
 
     def _maps(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:

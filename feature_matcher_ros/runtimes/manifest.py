@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from feature_matcher_ros.errors import OutputError, RuntimeLoadError
+from feature_matcher_ros.runtimes import open_runtime
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
+from feature_matcher_ros.runtimes.runtime import Runtime
 
 FORMAT = 1
 FILE_NAME = "manifest.json"
@@ -30,12 +32,12 @@ class GraphEntry:
 class Manifest:
     """Everything about one exported network."""
 
-    matcher: str  # "lightglue", ...
+    method: str  # the matcher or extractor that it belongs to: "lightglue", "xfeat" ...
     weights: str  # name of the checkpoint
     licence: str
     source: str  # where the checkpoint comes from
     operators: str  # "onnxruntime": fused operators of that runtime; "standard": any runtime
-    network: Mapping[str, Any]  # the configuration of the model, as its matcher understands it
+    network: Mapping[str, Any]  # the configuration of the model, as that understands it
     graphs: Mapping[str, GraphEntry]
     versions: Mapping[str, str]  # of the programs that exported it
 
@@ -84,6 +86,19 @@ def read_manifest(folder: Path) -> Manifest:
         raise RuntimeLoadError(
             f"{path} is not a manifest of this version of the package ({error}): export the graphs again."
         ) from error
+
+
+def open_graph(
+    folder: Path, manifest: Manifest, name: str, spec: GraphSpec, runtime: str, num_threads: int
+) -> Runtime:
+    """Open one of the graphs of a manifest after checking that it is the one that was exported.
+
+    Raises:
+        RuntimeLoadError: it is missing, was changed, does not fit ``spec``, or the runtime cannot open it.
+    """
+    if name not in manifest.graphs:
+        raise RuntimeLoadError(f"the manifest of {folder} names no graph '{name}': export the network again.")
+    return open_runtime(verified_graph_path(folder, manifest.graphs[name]), spec, runtime, num_threads)
 
 
 def verified_graph_path(folder: Path, entry: GraphEntry) -> Path:

@@ -52,9 +52,10 @@ def evaluation(motions, tmp_path_factory) -> PairSetEvaluation:
 def test_true_poses_are_found_by_both_estimators_on_the_same_matches(evaluation):
     assert set(evaluation.estimators) == {"poselib", "opencv"}
     for scores in evaluation.estimators.values():
-        assert scores.num_poses == 3
-        assert scores.auc[5.0] > 0.7 and scores.auc[5.0] <= scores.auc[10.0] <= scores.auc[20.0]
+        assert (scores.num_poses, scores.num_wrong) == (3, 0)
+        assert scores.auc[20.0] > 0.8 and scores.auc[5.0] <= scores.auc[10.0] <= scores.auc[20.0]
         assert scores.mean_num_inliers <= evaluation.mean_num_matches
+    assert evaluation.estimators["poselib"].auc[5.0] > 0.7
     assert evaluation.precision[5e-4] > 0.9
     assert all(pair.num_matches > 50 for pair in evaluation.pairs)
 
@@ -75,6 +76,7 @@ def test_false_truth_is_an_error_of_180_degrees_and_costs_precision(motions, tmp
     assert first.rotation_deg < 1.0 and first.direction_deg > 170.0
     assert second.direction_deg > 30.0
     assert evaluation.estimators["poselib"].auc == {5.0: 0.0, 10.0: 0.0, 20.0: 0.0}
+    assert evaluation.estimators["poselib"].num_wrong == 2
     # The epipolar lines do not know the sign of a direction, but they know the direction.
     assert evaluation.pairs[0].precision[5e-4] > 0.9 > evaluation.pairs[1].precision[1e-4]
 

@@ -1,0 +1,191 @@
+"""Exports a network that detects and describes points to two ONNX graphs with a manifest, checked against it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from feature_matcher_ros.errors import MatcherError, OutputError
+from feature_matcher_ros.export.graph_builder import OPSET
+from feature_matcher_ros.export.to_onnx import Origin
+from feature_matcher_ros.extractors.point_graphs import (
+    DESCRIBE,
+    DETECT,
+    PointGraphs,
+    describe_spec,
+    detect_spec,
+)
+from feature_matcher_ros.models.point_network import PointNetwork
+from feature_matcher_ros.models.point_networks import DescribeStage, DetectStage
+from feature_matcher_ros.runtimes import open_runtime
+from feature_matcher_ros.runtimes.graph_spec import GraphSpec
+from feature_matcher_ros.runtimes.manifest import GraphEntry, Manifest, sha256_of, write_manifest
+from feature_matcher_ros.runtimes.torch_runtime import TorchRuntime
+
+_CHECK_SIZES = ((96, 160), (224, 192))  # (height, width), multiples of all networks' multiples
+_MAX_DIFFERENCE = 1e-3  # of scores, shifts, features and descriptors, relative to the largest
+_MIN_COMMON = 0.99  # share of points that both detect
+
+
+def points_by_torch(network: PointNetwork, device: str = "cpu") -> PointGraphs:
+    """Open a network for execution by torch, without any file."""
+    config = network.config
+    return PointGraphs(
+        config,
+        TorchRuntime(DetectStage(network), detect_spec(config), device),
+        TorchRuntime(DescribeStage(network), describe_spec(config), device),
+    )
+
+
+def export_points(network: PointNetwork, origin: Origin, folder: Path) -> Manifest:
+    """Write both graphs of a network and their manifest into a folder, which is made if it is not there.
+
+    Raises:
+        MatcherError: a graph does not compute what the network computes.
+        OutputError: the folder cannot be written.
+    """
+    config = network.config
+    specs = {DETECT: detect_spec(config), DESCRIBE: describe_spec(config)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, module, example, dynamic in _modules(network):
+            _trace(module, example, dynamic, specs[name], folder / f"{name}.onnx")
+    except OSError as error:
+        raise OutputError(f"cannot write the graphs to {folder} ({error}): choose a writable folder.") from error
+    opened = PointGraphs(
+        config, *(open_runtime(folder / f"{name}.onnx", spec, "onnx", 1) for name, spec in specs.items())
+    )
+    differences = [_differences(points_by_torch(network), opened, size) for size in _CHECK_SIZES]
+    entries = {
+        name: GraphEntry(
+            f"{name}.onnx", sha256_of(folder / f"{name}.onnx"), spec, max(measured[name] for measured in differences)
+        )
+        for name, spec in specs.items()
+    }
+    versions = {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
+    manifest = Manifest(
+        config.name, origin.weights, origin.licence, origin.source, "standard", asdict(config), entries, versions
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+class _Detect(nn.Module):
+    def __init__(self, network: PointNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.network.detect(image)
+
+
+class _Describe(nn.Module):
+    def __init__(self, network: PointNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor, keypoints: Tensor) -> Tensor:
+        return self.network.describe(features, keypoints)
+
+
+def _modules(network: PointNetwork) -> Iterator[tuple[str, nn.Module, tuple[Tensor, ...], dict[str, Any]]]:
+    """Name, module, example inputs and dynamic sizes of either graph."""
+    multiple, dim = network.config.multiple, torch.export.Dim
+    image = torch.rand(1, network.config.channels, 6 * multiple, 8 * multiple)
+    height, width = multiple * dim("height"), multiple * dim("width")
+    yield DETECT, _Detect(network), (image,), {"image": {2: height, 3: width}}
+    with torch.inference_mode():
+        features = network.detect(image)[2]
+    keypoints = torch.rand(10, 2) * multiple + multiple
+    sizes = {"features": {2: dim("rows"), 3: dim("columns")}, "keypoints": {0: dim("points")}}
+    yield DESCRIBE, _Describe(network), (features.clone(), keypoints), sizes
+
+
+def _trace(
+    module: nn.Module, example: tuple[Tensor, ...], dynamic: dict[str, Any], spec: GraphSpec, path: Path
+) -> None:
+    with _quiet("torch.onnx"):
+        program = torch.onnx.export(
+            module.eval(),
+            example,
+            input_names=[tensor.name for tensor in spec.inputs],
+            output_names=[tensor.name for tensor in spec.outputs],
+            dynamic_shapes=dynamic,
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+        program.optimize()
+        program.save(str(path))
+
+
+@contextmanager
+def _quiet(logger_name: str) -> Iterator[None]:
+    """The exporter warns of operators of torchvision, which is not used, and of its own outdated ways."""
+    logger = logging.getLogger(logger_name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _differences(expected: PointGraphs, found: PointGraphs, size: tuple[int, int]) -> dict[str, float]:
+    """Run a random image through both; returns the largest difference of either graph.
+
+    Raises:
+        MatcherError: it is more than rounding explains, or the points are others.
+    """
+    image = _blobs(size, expected.config.channels)
+    outputs, wanted = (_arrays(graphs.detect.run({"image": image})) for graphs in (found, expected))
+    is_point, is_wanted = outputs["scores"] > 0, wanted["scores"] > 0
+    both = is_point & is_wanted
+    if np.count_nonzero(both) < _MIN_COMMON * np.count_nonzero(is_point | is_wanted):
+        raise MatcherError(
+            f"the exported {expected.config.name} finds other points than its network: "
+            "the installed versions of torch and onnxruntime do not work together, change one of them."
+        )
+    outputs["scores"], wanted["scores"] = outputs["scores"][both], wanted["scores"][both]
+    keypoints = np.random.default_rng(0).uniform(8, min(size) - 9, (50, 2)).astype(np.float32)
+    given = {"features": wanted["features"], "keypoints": keypoints}
+    described, wanted_descriptors = (_arrays(graphs.describe.run(given)) for graphs in (found, expected))
+    return {
+        DETECT: _require_close(expected.config.name, outputs, wanted),
+        DESCRIBE: _require_close(expected.config.name, described, wanted_descriptors),
+    }
+
+
+def _blobs(size: tuple[int, int], channels: int) -> NDArray[np.float32]:
+    """A random image without fine noise, (1, channels, height, width) in [0, 1]."""
+    coarse = torch.from_numpy(np.random.default_rng(0).random((1, channels, size[0] // 4, size[1] // 4), np.float32))
+    return torch.nn.functional.interpolate(coarse, size, mode="bilinear").numpy()
+
+
+def _arrays(tensors: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    return {name: np.asarray(tensor) for name, tensor in tensors.items()}
+
+
+def _require_close(name: str, found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float:
+    largest = max(
+        float(np.abs(found[tensor] - value).max() / max(1.0, np.abs(value).max())) for tensor, value in expected.items()
+    )
+    if not largest <= _MAX_DIFFERENCE:
+        raise MatcherError(
+            f"the exported {name} differs from its network by {largest:.2g} where {_MAX_DIFFERENCE} is allowed: "
+            "the installed versions of torch and onnxruntime do not work together, change one of them."
+        )
+    return largest

@@ -1,0 +1,70 @@
+"""The networks that detect and describe points, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from feature_matcher_ros.errors import WeightsError
+from feature_matcher_ros.models.aliked import Aliked
+from feature_matcher_ros.models.disk import Disk
+from feature_matcher_ros.models.point_network import PointNetwork
+from feature_matcher_ros.models.superpoint import SuperPoint
+from feature_matcher_ros.models.xfeat import XFeat
+
+
+def point_network_from_checkpoint(name: str, tensors: Mapping[str, Tensor]) -> Aliked | Disk | SuperPoint | XFeat:
+    """Build a network with published weights, in float32, ready for inference.
+
+    Raises:
+        WeightsError: there is no network of that name, or the tensors are not its.
+    """
+    network = _network(name)
+    # XFeat's file also has a network that refines dense matches, which is not used here.
+    named = {key: tensor for key, tensor in tensors.items() if not key.startswith("fine_matcher.")}
+    named = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in named.items()}
+    try:
+        network.load_state_dict(named)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"the checkpoint is not one of {name}: give the file that its authors published "
+            f"({' '.join(str(error).split())[:200]})."
+        ) from error
+    network.eval().requires_grad_(False)
+    return network
+
+
+def _network(name: str) -> Aliked | Disk | SuperPoint | XFeat:
+    if name == "aliked":
+        return Aliked()
+    if name == "disk":
+        return Disk()
+    if name == "superpoint":
+        return SuperPoint()
+    if name == "xfeat":
+        return XFeat()
+    raise WeightsError(f"there is no network '{name}' that detects points: choose aliked, disk, superpoint or xfeat.")
+
+
+class DetectStage(nn.Module):
+    """Named tensors in, named tensors out, as a matcher's graphs."""
+
+    def __init__(self, network: PointNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        scores, shifts, features = self.network.detect(tensors["image"])
+        return {"scores": scores, "shifts": shifts, "features": features}
+
+
+class DescribeStage(nn.Module):
+    """Likewise."""
+
+    def __init__(self, network: PointNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"descriptors": self.network.describe(tensors["features"], tensors["keypoints"])}
