@@ -42,7 +42,7 @@ setup(
     ],
     extras_require={
         "tensorrt": ["tensorrt-rtx>=1.4", "pycuda>=2024.1"],
-        "torch": ["torch>=2.2", "onnx>=1.16", "safetensors>=0.4"],
+        "torch": ["torch>=2.2", "onnx>=1.16", "onnxscript>=0.3", "safetensors>=0.4"],
         "rerun": ["rerun-sdk>=0.20"],
         "dds": ["cyclonedds>=0.10.5"],
         "test": ["pytest>=8.0"],  # colcon looks here to choose its test runner

@@ -20,6 +20,8 @@ _MAX_SEARCH_MATCHES = 250
 _MIN_SEARCH_INLIER_RATIO = 0.4
 _MIN_ITERATIONS = 60
 _MAX_POLISH_STEPS = 10
+# A refinement weighs all matches up to so many times the gate.
+REFINEMENT_GATES = 2.5
 # The noise is never taken to be less than this share of the expected one: lenses are not modelled better.
 _MIN_NOISE_SHARE = 0.2
 _POSELIB_CAMERA = {"model": "SIMPLE_PINHOLE", "width": 1, "height": 1}
@@ -62,6 +64,10 @@ class EpipolarFit:
         """Both near the epipolar line and of plausible depth."""
         return self.near_line & self.plausible
 
+    def usable(self, noise: Noise) -> Mask:
+        """Which matches a refinement may weigh; those far beyond the gate can only be wrong."""
+        return self.plausible & (self.distance2 < (REFINEMENT_GATES * noise.gate_px) ** 2)
+
 
 def search_epipolar(matches: Correspondences, config: PoseConfig) -> EpipolarMotion | None:
     """LO-RANSAC with the five-point solver; None if it finds nothing at all."""
@@ -102,10 +108,10 @@ def polish_epipolar(motion: EpipolarMotion, matches: Correspondences, noise: Noi
 
 def refine_epipolar(fit: EpipolarFit, matches: Correspondences, noise: Noise) -> EpipolarFit:
     """Minimise the robust Sampson error over the matches of plausible depth, to the optimum a covariance is of."""
-    near = fit.plausible & (fit.distance2 < (2.0 * noise.gate_px) ** 2)
-    if np.count_nonzero(near) < 6:
+    usable = fit.usable(noise)
+    if np.count_nonzero(usable) < 6:
         return fit
-    refined = refine_motion(fit.motion, matches.only(near), noise.gate_px, noise.floor_px)
+    refined = refine_motion(fit.motion, matches.only(usable), noise.gate_px, noise.floor_px)
     return describe_epipolar(refined, matches, noise)
 
 

@@ -261,15 +261,15 @@ def _blur2(E: Float) -> float:
 def transfer_residuals(H: Float, matches: Correspondences) -> Float:
     """Differences (2, M) between points 1 and transferred points 0, whitened to the noise of one image."""
     _, whitening, difference = _transfer(H, matches)
-    return _whiten(whitening, difference)
+    return whiten(whitening, difference)
 
 
 def transfer_linearization(H: Float, matches: Correspondences) -> tuple[Float, Float]:
     """Transfer residuals and their derivatives (2, 9, M) by H; the whitening is held fixed."""
     projection, whitening, difference = _transfer(H, matches)
-    rows = np.stack([_whiten(whitening, projection[:, k]) for k in range(3)], axis=1)  # (2, 3, M)
+    rows = np.stack([whiten(whitening, projection[:, k]) for k in range(3)], axis=1)  # (2, 3, M)
     by_matrix = -rows[:, :, None] * matches.rays0
-    return _whiten(whitening, difference), by_matrix.reshape(2, 9, -1)
+    return whiten(whitening, difference), by_matrix.reshape(2, 9, -1)
 
 
 def _transfer(H: Float, matches: Correspondences) -> tuple[Float, tuple[Float, Float, Float], Float]:
@@ -298,7 +298,15 @@ def cholesky_2x2(s00: Float, s10: Float, s11: Float) -> tuple[Float, Float, Floa
     return l00, l10, np.sqrt(np.maximum(s11 - l10**2, 1e-12 * s11))
 
 
-def _whiten(factor: tuple[Float, Float, Float], vectors: Float) -> Float:
+def whiten(factor: tuple[Float, Float, Float], vectors: Float) -> Float:
+    """Divide M vectors (2, M) by lower Cholesky factors."""
     l00, l10, l11 = factor
     first = vectors[0] / l00
     return np.stack([first, (vectors[1] - l10 * first) / l11])
+
+
+def unwhiten_transposed(factor: tuple[Float, Float, Float], vectors: Float) -> Float:
+    """Divide M vectors (2, M) by the transposed of lower Cholesky factors."""
+    l00, l10, l11 = factor
+    second = vectors[1] / l11
+    return np.stack([(vectors[0] - l10 * second) / l00, second])

@@ -9,7 +9,7 @@ import poselib
 
 from feature_matcher_ros.config import PoseConfig
 from feature_matcher_ros.datatypes import Float
-from feature_matcher_ros.epipolar_estimation import Noise, draw_matches, ransac_options
+from feature_matcher_ros.epipolar_estimation import REFINEMENT_GATES, Noise, draw_matches, ransac_options
 from feature_matcher_ros.motion_models import (
     Correspondences,
     EpipolarMotion,
@@ -37,6 +37,10 @@ class TransferFit:
     motion: Motion
     length2: Float  # (M,), squared transfer residuals, px²
     inliers: Mask  # (M,)
+
+    def usable(self, noise: Noise) -> Mask:
+        """Which matches (M,) a refinement may weigh; those far beyond the gate can only be wrong."""
+        return self.length2 < (REFINEMENT_GATES * noise.gate_px) ** 2
 
     @property
     def num_inliers(self) -> int:

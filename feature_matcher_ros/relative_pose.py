@@ -7,26 +7,30 @@ follows from the last step. Metric points, where there are enough of them, give 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_matcher_ros.config import PoseConfig
 from feature_matcher_ros.datatypes import (
     Camera,
-    Float,
     MetricPoints,
     MotionType,
     PoseEstimate,
+    RelativePose,
+    ScaleSource,
     Status,
 )
-from feature_matcher_ros.epipolar_estimation import noise_from
+from feature_matcher_ros.epipolar_estimation import describe_epipolar, noise_from
+from feature_matcher_ros.metric_motion import MetricFit, fit_metric
 from feature_matcher_ros.motion_models import (
     Correspondences,
     Mask,
     make_correspondences,
 )
 from feature_matcher_ros.motion_selection import log10_false_alarms
-from feature_matcher_ros.unscaled_motion import Solution, solve_unscaled
+from feature_matcher_ros.unscaled_motion import Solution, is_planar, solve_unscaled
 
 # Fewer chance agreements than this are expected in as many pairs of nothing but wrong matches.
 _MAX_LOG10_FALSE_ALARMS = -2.0
@@ -67,14 +71,44 @@ def estimate_relative_pose(
     matches, usable = make_correspondences(points0, points1, camera0, camera1)
     if count_distinct(matches) < config.min_matches:
         return _failure(Status.TOO_FEW_MATCHES, MotionType.UNKNOWN, np.zeros(len(points0), dtype=np.bool_))
-    solution = solve_unscaled(matches, config)
+    solution = _solve(matches, None if metric is None else _only(metric, usable), config)
     inliers = np.zeros(len(points0), dtype=np.bool_)
     inliers[usable] = solution.inliers
     if not _is_supported(solution, matches, config):
         return _failure(Status.TOO_FEW_INLIERS, MotionType.UNKNOWN, inliers)
-    if solution.pose is None or not _is_certain(solution.pose.covariance):
+    if solution.pose is None or not _is_certain(solution.pose):
         return _failure(Status.DEGENERATE, solution.motion_type, inliers)
     return PoseEstimate(Status.OK, solution.pose, solution.motion_type, inliers)
+
+
+def _only(metric: MetricPoints, usable: Mask) -> MetricPoints:
+    return MetricPoints(metric.points[usable], metric.sigma_m[usable], metric.scale_source)
+
+
+def _solve(matches: Correspondences, metric: MetricPoints | None, config: PoseConfig) -> Solution:
+    """Prefer the pose that has a length; where its length is not significant, the matches alone decide."""
+    fit = None if metric is None else fit_metric(matches, metric, config)
+    if metric is None or fit is None:
+        return solve_unscaled(matches, config)
+    if fit.moves():
+        return _metric_solution(matches, fit, metric.scale_source, config)
+    solution = solve_unscaled(matches, config)
+    if solution.pose is None or solution.pose.direction is not None:
+        return solution
+    return replace(solution, pose=replace(solution.pose, baseline_m=0.0, scale_source=metric.scale_source))
+
+
+def _metric_solution(
+    matches: Correspondences, fit: MetricFit, scale_source: ScaleSource, config: PoseConfig
+) -> Solution:
+    noise, motion = noise_from(config), fit.pose.to_epipolar()
+    epipolar = describe_epipolar(motion, matches, noise)
+    motion_type = MotionType.PLANAR if is_planar(epipolar, matches, config) else MotionType.GENERAL
+    inliers = np.where(fit.has_depth, fit.agreeing, epipolar.inliers)
+    pose = RelativePose(
+        motion.rotation, motion.direction, fit.pose.baseline_m, scale_source, motion_type, fit.covariance
+    )
+    return Solution(motion_type, pose, inliers)
 
 
 def count_distinct(matches: Correspondences) -> int:
@@ -101,9 +135,12 @@ def _is_supported(solution: Solution, matches: Correspondences, config: PoseConf
     return log10_false_alarms(len(matches), num_inliers, sample_size, chance) < _MAX_LOG10_FALSE_ALARMS
 
 
-def _is_certain(covariance: Float) -> bool:
-    if not np.all(np.isfinite(covariance)):
+def _is_certain(pose: RelativePose) -> bool:
+    if not np.all(np.isfinite(pose.covariance)):
         return False
-    if np.linalg.eigvalsh(covariance[-3:, -3:])[-1] > _MAX_ROTATION_SIGMA**2:
+    if np.linalg.eigvalsh(pose.covariance[-3:, -3:])[-1] > _MAX_ROTATION_SIGMA**2:
         return False
-    return len(covariance) == 3 or bool(np.linalg.eigvalsh(covariance[:3, :3])[-1] < _MAX_DIRECTION_SIGMA**2)
+    length = pose.baseline_m or 1.0
+    return pose.direction is None or bool(
+        np.linalg.eigvalsh(pose.covariance[:3, :3])[-1] < (_MAX_DIRECTION_SIGMA * length) ** 2
+    )

@@ -25,6 +25,7 @@ from feature_matcher_ros.motion_selection import (
     ROTATION,
     STATIC,
     Evidence,
+    Freedom,
     NoiseRange,
     epipolar_evidence,
     transfer_evidence,
@@ -91,6 +92,16 @@ def solve_unscaled(matches: Correspondences, config: PoseConfig) -> Solution:
     return _general_or_rotation(searched, best, matches, noise)
 
 
+def is_planar(fit: EpipolarFit, matches: Correspondences, config: PoseConfig) -> bool:
+    """Whether a plane explains the matches as well as an epipolar geometry that is known to be true."""
+    noise = noise_from(config)
+    for rival in find_rivals(matches, fit.near_line, config, noise):
+        if rival.motion_type is MotionType.PLANAR:
+            evidence = _evidence(fit, rival, matches, noise)
+            return rival.criterion <= evidence.criterion(EPIPOLAR_AFTER_HOMOGRAPHY)
+    return False
+
+
 def find_rivals(matches: Correspondences, near_line: Mask, config: PoseConfig, noise: Noise) -> list[Rival]:
     """Those of no motion, rotation and homography that explain enough to be worth a comparison."""
     fits = [(MotionType.STATIC, STATIC, describe_transfer(RotationMotion(np.eye(3)), matches, noise))]
@@ -116,7 +127,7 @@ def _fit_rotation(plane: TransferFit, matches: Correspondences, noise: Noise) ->
     rough = describe_transfer(rotation_like(plane.motion), matches, noise)
     if rough.num_inliers < _MIN_RIVAL_SHARE * plane.num_inliers:
         return []
-    near = matches.only(rough.length2 < (3.0 * noise.gate_px) ** 2)
+    near = matches.only(rough.usable(noise))
     refined = refine_motion(rough.motion, near, noise.gate_px, noise.floor_px)
     return [describe_transfer(refined, matches, noise)]
 
@@ -125,7 +136,9 @@ def _general_or_rotation(
     searched: EpipolarMotion | None, rival: Rival, matches: Correspondences, noise: Noise
 ) -> Solution:
     if searched is not None:
-        fit, criterion = _weigh(polish_epipolar(searched, matches, noise), rival, EPIPOLAR_AFTER_ROTATION, matches, noise)
+        fit, criterion = _weigh(
+            polish_epipolar(searched, matches, noise), rival, EPIPOLAR_AFTER_ROTATION, matches, noise
+        )
         if criterion < rival.criterion:
             return general_solution(fit, matches, noise)
     assert isinstance(rival.fit.motion, RotationMotion)
@@ -174,7 +187,7 @@ def general_solution(fit: EpipolarFit, matches: Correspondences, noise: Noise) -
     """Refine an epipolar geometry."""
     refined = refine_epipolar(fit, matches, noise)
     motion, pose = refined.motion, None
-    parameters = motion_covariance(motion, matches.only(refined.inliers), noise)
+    parameters = motion_covariance(motion, matches.only(refined.usable(noise)), noise)
     if parameters is not None:
         pose = _pose(MotionType.GENERAL, motion.rotation, motion.direction, pose_covariance(motion, parameters))
     return Solution(MotionType.GENERAL, pose, refined.inliers)
@@ -183,7 +196,7 @@ def general_solution(fit: EpipolarFit, matches: Correspondences, noise: Noise) -
 def rotation_solution(motion_type: MotionType, fit: TransferFit, matches: Correspondences, noise: Noise) -> Solution:
     """A rotation that is already refined, or no motion."""
     assert isinstance(fit.motion, RotationMotion)
-    parameters = motion_covariance(fit.motion, matches.only(fit.inliers), noise)
+    parameters = motion_covariance(fit.motion, matches.only(fit.usable(noise)), noise)
     pose = None if parameters is None else _pose(motion_type, fit.motion.rotation, None, parameters)
     return Solution(motion_type, pose, fit.inliers)
 
@@ -191,12 +204,12 @@ def rotation_solution(motion_type: MotionType, fit: TransferFit, matches: Corres
 def planar_solution(rival: Rival, matches: Correspondences, noise: Noise) -> Solution:
     """The motion before the plane, if only one is possible or noise cannot separate the two."""
     assert isinstance(rival.fit.motion, HomographyMotion)
-    near = matches.only(rival.fit.length2 < (2.0 * noise.gate_px) ** 2)
+    near = matches.only(rival.fit.usable(noise))
     fit = describe_transfer(refine_motion(rival.fit.motion, near, noise.gate_px, noise.floor_px), matches, noise)
     inliers = matches.only(fit.inliers)
     assert isinstance(fit.motion, HomographyMotion)
     planes = motions_before_plane(fit.motion, inliers)
-    uncertain = uncertain_homography(fit.motion, inliers, noise)
+    uncertain = uncertain_homography(fit.motion, matches.only(fit.usable(noise)), noise)
     if uncertain is None or len(planes) != 2:
         return Solution(MotionType.PLANAR, None, fit.inliers)
     if not uncertain.is_merging():

@@ -108,7 +108,8 @@ def stereo_points(problem: Problem, seed: int, noise_px: float = 0.5) -> MetricP
     focal_baseline = problem.camera.K[0, 0] * STEREO_BASELINE_M
     sigma = noise_px * np.sqrt(2.0)
     disparity = focal_baseline / problem.points3d[:, 2] + rng.normal(0.0, sigma, len(problem.points3d))
-    depth = np.where(disparity > 2.0, focal_baseline / np.maximum(disparity, 2.0), np.nan)
+    nearest_px = 5.0 * sigma  # farther points say too little about lengths
+    depth = np.where(disparity > nearest_px, focal_baseline / np.maximum(disparity, nearest_px), np.nan)
     normalized = (problem.points0 - problem.camera.K[:2, 2]) / np.diag(problem.camera.K)[:2]
     rays = np.concatenate([normalized, np.ones((len(depth), 1))], axis=1)
     return MetricPoints(rays * depth[:, None], depth**2 * sigma / focal_baseline, ScaleSource.STEREO)

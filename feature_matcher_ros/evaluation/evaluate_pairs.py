@@ -127,24 +127,25 @@ def evaluate_pairs(
 
 
 def pair_set_table(evaluation: PairSetEvaluation) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Header and one row per estimator."""
-    header = ["estimator", "AUC@5°", "AUC@10°", "AUC@20°", "poses", "wrong", "matches", "prec. 1e-4", "prec. 5e-4"]
-    header += ["inliers", "match ms", "pose ms"]
-    rows = [
-        (
-            name,
-            *(f"{100.0 * scores.auc[threshold]:.1f}" for threshold in AUC_THRESHOLDS_DEG),
-            f"{scores.num_poses}/{evaluation.num_pairs}",
-            str(scores.num_wrong),
-            f"{evaluation.mean_num_matches:.0f}",
-            *(f"{100.0 * evaluation.precision[threshold]:.1f} %" for threshold in PRECISION_THRESHOLDS),
-            f"{scores.mean_num_inliers:.0f}",
-            f"{evaluation.median_extract_ms + evaluation.median_match_ms:.0f}",
-            f"{scores.median_pose_ms:.1f}",
-        )
-        for name, scores in evaluation.estimators.items()
-    ]
-    return header, rows
+    """Header and rows: what is measured, and a column for every estimator."""
+    columns = [_column(evaluation, scores) for scores in evaluation.estimators.values()]
+    rows = [(label, *(column[label] for column in columns)) for label in columns[0]] if columns else []
+    return ["", *evaluation.estimators], rows
+
+
+def _column(evaluation: PairSetEvaluation, scores: EstimatorScores) -> dict[str, str]:
+    precision = {f"matches with epipolar error < {t:g}": f"{100.0 * p:.1f} %" for t, p in evaluation.precision.items()}
+    return {
+        **{f"pose AUC@{threshold:g}°": f"{100.0 * area:.1f}" for threshold, area in scores.auc.items()},
+        "pairs with a pose": f"{scores.num_poses} of {evaluation.num_pairs}",
+        f"off by > {WRONG_DEG:g}°": str(scores.num_wrong),
+        "matches, mean": f"{evaluation.mean_num_matches:.0f}",
+        "inliers, mean": f"{scores.mean_num_inliers:.0f}",
+        **precision,
+        "extract two images, median": f"{evaluation.median_extract_ms:.0f} ms",
+        "match, median": f"{evaluation.median_match_ms:.1f} ms",
+        "pose, median": f"{scores.median_pose_ms:.1f} ms",
+    }
 
 
 def _evaluate_pair(pair: ImagePair, matcher: Matcher, config: PoseConfig, estimators: Sequence[str]) -> PairOutcome:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from feature_matcher_ros.config import FrontEndConfig, iterate_parameters
 from feature_matcher_ros.datatypes import Frame, FrontEndResult
@@ -72,21 +73,12 @@ def replay(
         OutputError: the output cannot be written; what was written before stays readable.
     """
     selection, config, options = selection or Selection(), config or FrontEndConfig(), options or ReplayOptions()
-    sequence = open_sequence(source, selection)
-    front_end = FrontEnd(config)
-    begun = time.perf_counter()
-    statuses: Counter[str] = Counter()
-    finished = False
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with ExitStack() as stack:
-            log = TrajectoryLog()
-            stack.callback(log.save, output)
-            sinks = [log.write, *_open_sinks(stack, output, options)]
-            if sequence.ground_truth is not None:
-                write_tum(output / "ground_truth.tum", sequence.ground_truth)
-            finished = _run(front_end, sequence, sinks, statuses, on_progress)
-        summary = ReplaySummary(
+    sequence, front_end = open_sequence(source, selection), FrontEnd(config)
+    facts = _facts(source, selection, config, front_end, sequence)
+    log, statuses, begun, finished = TrajectoryLog(), Counter[str](), time.perf_counter(), False
+
+    def summary() -> ReplaySummary:
+        return ReplaySummary(
             name=sequence.name,
             modality=sequence.modality.value,
             num_frames=statuses.total(),
@@ -96,13 +88,21 @@ def replay(
             finished=finished,
             wall_s=round(time.perf_counter() - begun, 3),
         )
-        _write_run_json(output / "run.json", source, selection, config, front_end, sequence, summary)
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        _write_run_json(output, facts, summary())
+        if sequence.ground_truth is not None:
+            write_tum(output / "ground_truth.tum", sequence.ground_truth)
+        with ExitStack() as stack:
+            stack.callback(log.save, output)
+            sinks = [log.write, *_open_sinks(stack, output, options)]
+            finished = _run(front_end, sequence, sinks, statuses, on_progress)
+        _write_run_json(output, facts, summary())
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(
-            f"cannot write to {output} ({reason}): free some space or choose another --output."
-        ) from error
-    return summary
+        raise OutputError(f"cannot write to {output} ({reason}): free some space or choose another --output.") from error
+    return summary()
 
 
 def _open_sinks(stack: ExitStack, output: Path, options: ReplayOptions) -> list[Sink]:
@@ -136,26 +136,28 @@ def _run(
     return True
 
 
-def _write_run_json(
-    path: Path,
-    source: Path,
-    selection: Selection,
-    config: FrontEndConfig,
-    front_end: FrontEnd,
-    sequence: Sequence,
-    summary: ReplaySummary,
-) -> None:
-    content = {
+def _facts(
+    source: Path, selection: Selection, config: FrontEndConfig, front_end: FrontEnd, sequence: Sequence
+) -> dict[str, Any]:
+    """What ``run.json`` says beside the outcome."""
+    return {
         "source": str(source.resolve()),
         "selection": {name: value for name, value in asdict(selection).items() if value is not None},
         "config": {entry.path: entry.default for entry in iterate_parameters(config)},
         "matcher": front_end.matcher.name,
         "layout": sequence.info.layout,
         "assumptions": sequence.info.assumptions,
-        **asdict(summary),
+        "truth_sigma_m": sequence.info.truth_sigma_m,
         "versions": {
             "python": platform.python_version(),
             **{package: version(package) for package in _REPORTED_PACKAGES},
         },
     }
-    path.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+
+
+def _write_run_json(folder: Path, facts: dict[str, Any], summary: ReplaySummary) -> None:
+    """Replace the file as a whole, so that a full disk or a killed process leaves the old one."""
+    text = json.dumps({**facts, **asdict(summary)}, indent=2, default=str) + "\n"
+    written = folder / "run.json.part"
+    written.write_text(text, encoding="utf-8")
+    written.replace(folder / "run.json")

@@ -74,6 +74,7 @@ class SequenceInfo:
     layout: str  # "TUM RGB-D", "ROS 2 bag", ...
     origins: Mapping[str, str] = field(default_factory=dict)  # "image" -> topic or folder, likewise right, depth ...
     assumptions: tuple[str, ...] = ()  # one sentence for each thing the files do not say
+    truth_sigma_m: float | None = None  # noise of the true positions, where it is known
 
 
 class Sequence(Protocol):

@@ -86,8 +86,8 @@ class _Detect(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.network.detect(image)
+    def forward(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.network.detect(image, valid)
 
 
 class _Describe(nn.Module):
@@ -104,9 +104,11 @@ def _modules(network: PointNetwork) -> Iterator[tuple[str, nn.Module, tuple[Tens
     multiple, dim = network.config.multiple, torch.export.Dim
     image = torch.rand(1, network.config.channels, 6 * multiple, 8 * multiple)
     height, width = multiple * dim("height"), multiple * dim("width")
-    yield DETECT, _Detect(network), (image,), {"image": {2: height, 3: width}}
+    size = {2: height, 3: width}
+    valid = torch.ones(1, 1, *image.shape[2:])
+    yield DETECT, _Detect(network), (image, valid), {"image": size, "valid": size}
     with torch.inference_mode():
-        features = network.detect(image)[2]
+        features = network.detect(image, valid)[2]
     keypoints = torch.rand(10, 2) * multiple + multiple
     sizes = {"features": {2: dim("rows"), 3: dim("columns")}, "keypoints": {0: dim("points")}}
     yield DESCRIBE, _Describe(network), (features.clone(), keypoints), sizes
@@ -138,7 +140,7 @@ def _quiet(logger_name: str) -> Iterator[None]:
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(before)
@@ -151,7 +153,9 @@ def _differences(expected: PointGraphs, found: PointGraphs, size: tuple[int, int
         MatcherError: it is more than rounding explains, or the points are others.
     """
     image = _blobs(size, expected.config.channels)
-    outputs, wanted = (_arrays(graphs.detect.run({"image": image})) for graphs in (found, expected))
+    valid = np.ones((1, 1, *size), np.float32)
+    valid[:, :, :, -7:] = 0.0
+    outputs, wanted = (_arrays(graphs.detect.run({"image": image, "valid": valid})) for graphs in (found, expected))
     is_point, is_wanted = outputs["scores"] > 0, wanted["scores"] > 0
     both = is_point & is_wanted
     if np.count_nonzero(both) < _MIN_COMMON * np.count_nonzero(is_point | is_wanted):

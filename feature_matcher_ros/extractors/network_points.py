@@ -36,7 +36,7 @@ class NetworkPoints:
         """
         _require_size(mask, image)
         prepared = prepare(shrink_to_fit(image, self._config.max_image_px), self._graphs.config)
-        found = self._graphs.detect.run({"image": prepared.pixels})
+        found = self._graphs.detect.run({"image": prepared.pixels, "valid": prepared.valid})
         places, scores = _points(
             np.asarray(found["scores"]), np.asarray(found["shifts"]), self._graphs.config.min_score
         )
@@ -56,6 +56,7 @@ class Prepared:
     """An image as a network takes it."""
 
     pixels: NDArray[np.float32]  # (1, channels, H, W) in [0, 1]
+    valid: NDArray[np.float32]  # (1, 1, H, W), 1 where the content is, else 0
     origin: NDArray[np.float32]  # (2,), where in it the first pixel of the content lies
     content_size: tuple[int, int]  # (width, height) of the content
 
@@ -75,7 +76,9 @@ def prepare(image: Image, config: PointNetworkConfig) -> Prepared:
         values = np.asarray(cv2.copyMakeBorder(values, *borders, cv2.BORDER_REPLICATE))
     channels_first = np.moveaxis(np.atleast_3d(values), 2, 0)[None]
     pixels = np.ascontiguousarray(channels_first, np.float32) / np.float32(255.0)
-    return Prepared(pixels, np.array(origin, np.float32), content_size)
+    valid = np.zeros((1, 1, *pixels.shape[2:]), np.float32)
+    valid[:, :, origin[1] : origin[1] + content_size[1], origin[0] : origin[0] + content_size[0]] = 1.0
+    return Prepared(pixels, valid, np.array(origin, np.float32), content_size)
 
 
 def _channels(image: Image, config: PointNetworkConfig) -> NDArray[np.float32]:

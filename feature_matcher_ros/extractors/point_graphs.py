@@ -24,9 +24,12 @@ class PointGraphs:
 
 
 def detect_spec(config: PointNetworkConfig) -> GraphSpec:
-    """An image becomes scores of points, their shifts to x and y, and the features that ``describe`` takes."""
+    """An image, with 1 where it is not extended, becomes scores and shifts of points, and what ``describe`` takes."""
     return GraphSpec(
-        inputs=(TensorSpec("image", (1, config.channels, "height", "width"), "float32"),),
+        inputs=(
+            TensorSpec("image", (1, config.channels, "height", "width"), "float32"),
+            TensorSpec("valid", (1, 1, "height", "width"), "float32"),
+        ),
         outputs=(
             TensorSpec("scores", ("height", "width"), "float32"),
             TensorSpec("shifts", (2, "height", "width"), "float32"),

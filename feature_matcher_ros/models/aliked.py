@@ -97,12 +97,12 @@ class Aliked(nn.Module):
         )
         self.desc_head = _DescriptorHead()
 
-    def detect(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def detect(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See ``PointNetwork``; a score is that of the pixel before the shift."""
         maps = self._maps(image)
         scores = torch.sigmoid(self.score_head(maps))
-        points = inner(keep_maxima(scores, _NMS_RADIUS), _NMS_RADIUS)
-        return points[0, 0], _shifts(scores), functional.normalize(maps, dim=1)
+        points = inner(keep_maxima(scores, _NMS_RADIUS), valid, _NMS_RADIUS)
+        return points[0, 0], _shifts(scores), functional.normalize(maps, dim=1) * valid
 
     def describe(self, features: Tensor, keypoints: Tensor) -> Tensor:
         """See ``PointNetwork``."""

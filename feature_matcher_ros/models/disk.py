@@ -62,12 +62,12 @@ class Disk(nn.Module):
         self.config = PointNetworkConfig("disk", _DESCRIPTOR_SIZE, 3, 16, min_score=0.0)
         self.unet = _Unet()
 
-    def detect(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def detect(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See ``PointNetwork``; a score is a logit above 0."""
         maps = self.unet(image)
         scores = maps[:, _DESCRIPTOR_SIZE:]
         is_point = (scores == functional.max_pool2d(scores, _NMS_SIZE, 1, _NMS_SIZE // 2)) & (scores > 0)
-        return torch.where(is_point, scores, 0.0)[0, 0], no_shifts(scores[0]), maps[:, :_DESCRIPTOR_SIZE]
+        return torch.where(is_point, scores * valid, 0.0)[0, 0], no_shifts(scores[0]), maps[:, :_DESCRIPTOR_SIZE]
 
     def describe(self, features: Tensor, keypoints: Tensor) -> Tensor:
         """See ``PointNetwork``."""

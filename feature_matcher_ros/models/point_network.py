@@ -15,12 +15,13 @@ class PointNetwork(Protocol):
     """Works in two steps, between which the best points are chosen.
 
     ``image`` is (1, channels, H, W) in [0, 1], red first where there are three channels; H and W are multiples of
-    ``config.multiple``. Pixel centres are at integers.
+    ``config.multiple``. ``valid`` (1, 1, H, W) is 1 where the image is, and 0 where it was extended to such a size.
+    Pixel centres are at integers.
     """
 
     config: PointNetworkConfig
 
-    def detect(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def detect(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scores (H, W) of points and 0 elsewhere, their shifts (2, H, W) to x and y, and what ``describe`` needs."""
 
     def describe(self, features: Tensor, keypoints: Tensor) -> Tensor:
@@ -37,11 +38,10 @@ def keep_maxima(scores: Tensor, radius: int) -> Tensor:
     return torch.where(is_kept, scores, 0.0)
 
 
-def inner(scores: Tensor, border: int) -> Tensor:
-    """Set a border of (1, 1, H, W) to 0."""
-    if border == 0:
-        return scores
-    return functional.pad(scores[..., border:-border, border:-border], (border,) * 4)
+def inner(scores: Tensor, valid: Tensor, border: int) -> Tensor:
+    """Set (1, 1, H, W) to 0 where the image has fewer than ``border`` pixels on one side."""
+    outside = functional.pad(1.0 - valid, (border,) * 4, value=1.0)
+    return scores * (1.0 - functional.max_pool2d(outside, 2 * border + 1, stride=1))
 
 
 def sample(features: Tensor, pixels: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ class DetectStage(nn.Module):
         self.network = network
 
     def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        scores, shifts, features = self.network.detect(tensors["image"])
+        scores, shifts, features = self.network.detect(tensors["image"], tensors["valid"])
         return {"scores": scores, "shifts": shifts, "features": features}
 
 

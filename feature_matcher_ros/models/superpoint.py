@@ -28,7 +28,7 @@ class SuperPoint(nn.Module):
         self.convPa, self.convPb = nn.Conv2d(128, 256, 3, padding=1), nn.Conv2d(256, 65, 1)
         self.convDa, self.convDb = nn.Conv2d(128, 256, 3, padding=1), nn.Conv2d(256, 256, 1)
 
-    def detect(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def detect(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See ``PointNetwork``."""
         x = image
         for level in (1, 2, 3, 4):
@@ -36,7 +36,9 @@ class SuperPoint(nn.Module):
                 x = torch.relu(self.get_submodule(f"conv{level}{part}")(x))
             if level < 4:
                 x = functional.max_pool2d(x, 2)
-        scores = inner(keep_maxima(scores_of_cells(self.convPb(torch.relu(self.convPa(x)))), _NMS_RADIUS), _BORDER)
+        scores = inner(
+            keep_maxima(scores_of_cells(self.convPb(torch.relu(self.convPa(x)))), _NMS_RADIUS), valid, _BORDER
+        )
         features = functional.normalize(self.convDb(torch.relu(self.convDa(x))), dim=1)
         return scores[0, 0], no_shifts(scores[0]), features
 

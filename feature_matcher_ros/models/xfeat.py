@@ -49,13 +49,13 @@ class XFeat(nn.Module):
             _Layer(64, 64, 1), _Layer(64, 64, 1), _Layer(64, 64, 1), nn.Conv2d(64, 65, 1)
         )
 
-    def detect(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def detect(self, image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """See ``PointNetwork``. A score is that of the point times the reliability of the place."""
         features, logits, reliability = self._maps(self.norm(image))
         scores = scores_of_cells(logits)
         is_point = (scores == functional.max_pool2d(scores, _NMS_SIZE, 1, _NMS_SIZE // 2)) & (scores > 0.05)
         return (
-            torch.where(is_point, scores * self._at_all_pixels(reliability), 0.0)[0, 0],
+            torch.where(is_point, scores * self._at_all_pixels(reliability) * valid, 0.0)[0, 0],
             no_shifts(scores[0]),
             functional.normalize(features, dim=1),
         )

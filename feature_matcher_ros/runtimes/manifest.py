@@ -88,9 +88,7 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
 
 
-def open_graph(
-    folder: Path, manifest: Manifest, name: str, spec: GraphSpec, runtime: str, num_threads: int
-) -> Runtime:
+def open_graph(folder: Path, manifest: Manifest, name: str, spec: GraphSpec, runtime: str, num_threads: int) -> Runtime:
     """Open one of the graphs of a manifest after checking that it is the one that was exported.
 
     Raises:

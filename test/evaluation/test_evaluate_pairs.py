@@ -62,7 +62,8 @@ def test_true_poses_are_found_by_both_estimators_on_the_same_matches(evaluation)
 
 def test_numbers_are_printed_and_written(evaluation):
     header, rows = pair_set_table(evaluation)
-    assert [row[0] for row in rows] == ["poselib", "opencv"] and all(len(row) == len(header) for row in rows)
+    assert header == ["", "poselib", "opencv"] and all(len(row) == 3 for row in rows)
+    assert {row[0]: row[1] for row in rows}["pairs with a pose"] == "3 of 3"
     numbers = json.loads(to_json(evaluation))
     assert numbers["estimators"]["poselib"]["auc"]["5.0"] == evaluation.estimators["poselib"].auc[5.0]
 

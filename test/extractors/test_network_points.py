@@ -114,3 +114,5 @@ def test_an_extended_image_repeats_its_outermost_pixels() -> None:
     assert prepared.pixels.shape == (1, 1, 32, 32)
     assert prepared.pixels == pytest.approx(0.2)
     assert prepared.origin.tolist() == [6, 0]
+    assert prepared.valid.sum() == 31 * 20
+    assert prepared.valid[0, 0, :31, 6:26].min() == 1

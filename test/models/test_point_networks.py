@@ -38,9 +38,12 @@ def test_maxima_are_kept_as_by_repeated_suppression() -> None:
 
 
 def test_a_border_is_set_to_zero() -> None:
-    scores = inner(torch.ones(1, 1, 6, 7), 2)[0, 0]
-    assert scores.sum() == 2 * 3
-    assert scores[2:4, 2:5].min() == 1
+    valid = torch.ones(1, 1, 8, 9)
+    valid[..., :2, :] = 0
+    valid[..., -1] = 0
+    scores = inner(torch.ones(1, 1, 8, 9), valid, 2)[0, 0]
+    assert scores.sum() == 2 * 4
+    assert scores[4:6, 2:6].min() == 1
 
 
 def test_sampling_is_bilinear_and_zero_outside() -> None:

@@ -18,9 +18,12 @@ from feature_matcher_ros.config import ExtractorConfig  # noqa: E402
 from feature_matcher_ros.datatypes import Features  # noqa: E402
 from feature_matcher_ros.export.points_to_onnx import export_points, points_by_torch  # noqa: E402
 from feature_matcher_ros.export.to_onnx import Origin  # noqa: E402
+from feature_matcher_ros.export.to_torch import lightglue_by_torch  # noqa: E402
 from feature_matcher_ros.extractors.network_points import NetworkPoints  # noqa: E402
 from feature_matcher_ros.extractors.point_graphs import PointGraphs, open_points  # noqa: E402
+from feature_matcher_ros.matchers.lightglue import LightGlue  # noqa: E402
 from feature_matcher_ros.models.checkpoint import read_checkpoint  # noqa: E402
+from feature_matcher_ros.models.lightglue import lightglue_from_checkpoint  # noqa: E402
 from feature_matcher_ros.models.point_networks import point_network_from_checkpoint  # noqa: E402
 
 pytestmark = pytest.mark.data
@@ -117,3 +120,23 @@ def test_points_of_two_views_are_the_same(opened, shared_data: Path, name: str, 
     distance = np.abs(np.sum(lines * partners, axis=1)) / np.linalg.norm(lines[:, :2], axis=1)
     assert np.count_nonzero(distance < 2.0) > 150
     assert np.mean(distance < 2.0) > 0.5
+
+
+@pytest.mark.parametrize("pair", ["fr3_1024", "kitti_512"])
+def test_from_images_to_matches(shared_data: Path, pair: str) -> None:
+    """Extractor and matcher together are the published pair of them."""
+    folder = shared_data / "reference" / "xfeat_lighterglue_L3"
+    points = point_network_from_checkpoint("xfeat", read_checkpoint(shared_data / "weights" / "xfeat.pt"))
+    network = lightglue_from_checkpoint(read_checkpoint(shared_data / "weights" / "xfeat_lighterglue_L3.pt"))
+    name, num_points = pair.split("_")
+    config = ExtractorConfig(max_keypoints=int(num_points), grid_cell_px=0)
+    matcher = LightGlue(NetworkPoints(points_by_torch(points), config), lightglue_by_torch(network))
+    features = [matcher.extract(cv2.imread(str(folder / f"{name}_img{image}.png"))) for image in (0, 1)]
+    matches = matcher.match(features[0], features[1])
+    with np.load(folder / f"{pair}.npz") as stored:
+        first = np.flatnonzero(stored["matches0"] >= 0)
+        published = np.hstack((stored["kpts0"][first], stored["kpts1"][stored["matches0"][first]]))
+    found = np.hstack((matches.points0, matches.points1))
+    distance = np.abs(published[:, None] - found[None]).max(axis=2).min(axis=1)
+    assert abs(len(found) - len(published)) <= 0.02 * len(published)
+    assert np.mean(distance < 0.1) > 0.97

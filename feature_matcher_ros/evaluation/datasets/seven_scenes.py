@@ -32,6 +32,8 @@ from feature_matcher_ros.geometry import invert_pose, pose_from
 LOOKED_FOR = "frame-*.color.png or .jpg (7-Scenes)"
 RATE_HZ = 30
 
+# The true poses come from KinectFusion, which is good to about a centimetre and a degree.
+_TRUTH_SIGMA_M = 0.01
 _ASSUMPTIONS = (
     "the colour camera has f = 525, c = (320, 240) and is 2.5 cm to the right of the depth camera (f = 585)",
     f"the images were taken {RATE_HZ} times a second",
@@ -56,7 +58,7 @@ def open_seven_scenes(folder: Path, selection: Selection) -> FileSequence:
         name=_name(folder.resolve()),
         files=[FrameFiles(_stamp(path), path, depth=_depth_file(path)) for path in images],
         calibration=calibration,
-        info=SequenceInfo("7-Scenes", {"image": "*.color.*", "depth": "*.depth.png"}, _ASSUMPTIONS),
+        info=SequenceInfo("7-Scenes", {"image": "*.color.*", "depth": "*.depth.png"}, _ASSUMPTIONS, _TRUTH_SIGMA_M),
         ground_truth=_read_poses(images, invert_pose(depth.cam_from_depth)),
     )
     return FileSequence(recording, selection)
