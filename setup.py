@@ -46,7 +46,15 @@ setup(
         "rerun": ["rerun-sdk>=0.20"],
         "dds": ["cyclonedds>=0.10.5"],
         "test": ["pytest>=8.0"],  # colcon looks here to choose its test runner
-        "dev": ["pytest>=8.0", "scipy>=1.11", "evo>=1.28", "ruff>=0.17.5,<0.18", "mypy>=2.4,<3", "types-PyYAML>=6.0"],
+        "dev": [
+            "pytest>=8.0",
+            "scipy>=1.11",
+            "onnx>=1.16",
+            "evo>=1.28",
+            "ruff>=0.17.5,<0.18",
+            "mypy>=2.4,<3",
+            "types-PyYAML>=6.0",
+        ],
     },
     entry_points={"console_scripts": ["feature-matcher = feature_matcher_ros.cli:main"]},
     zip_safe=False,

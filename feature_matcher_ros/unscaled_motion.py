@@ -53,6 +53,9 @@ _DECISIVE = 10.0
 _FAR_FROM_PLANAR = 60.0
 # By so much a refinement may improve what the quick fit left undone.
 _WORTH_REFINING = 60.0
+# Matches of a standing camera agree to a few hundredths of a pixel, but for a tail; kinds of motion are told apart by
+# no less than this share of the expected noise.
+_MIN_DECIDING_NOISE_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,8 +200,13 @@ def rotation_solution(motion_type: MotionType, fit: TransferFit, matches: Corres
     """A rotation that is already refined, or no motion."""
     assert isinstance(fit.motion, RotationMotion)
     parameters = motion_covariance(fit.motion, matches.only(fit.usable(noise)), noise)
-    pose = None if parameters is None else _pose(motion_type, fit.motion.rotation, None, parameters)
-    return Solution(motion_type, pose, fit.inliers)
+    if parameters is None:
+        return Solution(motion_type, None, fit.inliers)
+    if motion_type is MotionType.STATIC:
+        # A rotation that moves points by less than what makes it worth its price may have gone unseen.
+        unseen_px2 = 2.0 * ROTATION.price_per_match * noise.expected_px**2
+        parameters = parameters + np.eye(3) * unseen_px2 / matches.focal1**2
+    return Solution(motion_type, _pose(motion_type, fit.motion.rotation, None, parameters), fit.inliers)
 
 
 def planar_solution(rival: Rival, matches: Correspondences, noise: Noise) -> Solution:
@@ -245,4 +253,5 @@ def _evidence(fit: EpipolarFit, rival: Rival, matches: Correspondences, noise: N
 
 def _noise_range(matches: Correspondences, noise: Noise) -> NoiseRange:
     # Whitening halves areas, as it expresses the difference of two noisy points by the noise of one.
-    return NoiseRange(noise.expected_px, noise.floor_px, 2.0 / matches.image_area, matches.image_diagonal)
+    floor = _MIN_DECIDING_NOISE_SHARE * noise.expected_px
+    return NoiseRange(noise.expected_px, floor, 2.0 / matches.image_area, matches.image_diagonal)

@@ -151,7 +151,7 @@ def run_benchmark(
     Starts processes that import the main module again: a script that calls this needs the usual
     ``if __name__ == "__main__"``.
     """
-    chosen = settings() if chosen is None else chosen
+    chosen, machine = settings() if chosen is None else chosen, _machine()
     recordings = {modality: _record(modality) for modality in {setting.modality for setting in chosen}}
     rows: list[BenchmarkRow] = []
     for cores in sorted({setting.cores for setting in chosen}):
@@ -162,7 +162,7 @@ def run_benchmark(
     on_progress(len(rows), len(chosen))
     packages = ("numpy", "poselib")
     versions = {"python": platform.python_version(), "opencv": cv2.__version__}
-    return Benchmark(_machine(), versions | {name: version(name) for name in packages}, tuple(rows))
+    return Benchmark(machine, versions | {name: version(name) for name in packages}, tuple(rows))
 
 
 def measure(setting: Setting, recording: list[_Recorded]) -> BenchmarkRow:
@@ -273,12 +273,12 @@ def _limited_process(cores: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _machine() -> str:
-    """Processor and number of cores, in one line."""
+    """Processor, number of cores and what else kept them busy in the last minute, in one line."""
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} cores"
+    return f"{name}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before"
 
 
 def _median(values: list[float] | list[int]) -> float:

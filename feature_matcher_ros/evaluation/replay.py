@@ -13,6 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from feature_matcher_ros.config import FrontEndConfig, iterate_parameters
 from feature_matcher_ros.datatypes import Frame, FrontEndResult
 from feature_matcher_ros.errors import OutputError
@@ -24,9 +27,6 @@ from feature_matcher_ros.evaluation.topic_bag import TopicBag
 from feature_matcher_ros.evaluation.trajectories import write_tum
 from feature_matcher_ros.evaluation.trajectory_log import TrajectoryLog
 from feature_matcher_ros.front_end import FrontEnd
-
-_REPORTED_PACKAGES = ("feature_matcher_ros", "numpy", "opencv-python-headless", "poselib", "onnxruntime", "rosbags")
-
 
 Sink = Callable[[Frame, FrontEndResult], None]
 
@@ -101,7 +101,7 @@ def replay(
         _write_run_json(output, facts, summary())
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"cannot write to {output} ({reason}): free some space or choose another --output.") from error
+        raise OutputError(f"cannot write to {output} ({reason}): free space or choose another --output.") from error
     return summary()
 
 
@@ -150,7 +150,10 @@ def _facts(
         "truth_sigma_m": sequence.info.truth_sigma_m,
         "versions": {
             "python": platform.python_version(),
-            **{package: version(package) for package in _REPORTED_PACKAGES},
+            "feature_matcher_ros": version("feature_matcher_ros"),
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            "poselib": version("poselib"),
         },
     }
 

@@ -40,8 +40,12 @@ class Orb:
         points = choose_points(image, mask, self._config, self._orb, _located)
         if not points.found:
             return to_features(points, np.zeros((0, _DESCRIPTOR_BYTES), dtype=np.uint8))
-        _, descriptors = self._orb.compute(points.grey, points.found)
-        return to_features(points, np.asarray(descriptors, dtype=np.uint8))
+        for number, point in enumerate(points.found):
+            point.class_id = number
+        described, descriptors = self._orb.compute(points.grey, points.found)
+        # OpenCV describes one pyramid level after the other, and returns points and descriptors in that order.
+        order = np.argsort([point.class_id for point in described])
+        return to_features(points, np.asarray(descriptors, dtype=np.uint8)[order])
 
 
 def _located(found: Sequence[cv2.KeyPoint], size: tuple[int, int]) -> Pixels:

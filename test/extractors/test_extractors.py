@@ -146,3 +146,19 @@ def test_an_8k_image_needs_no_more_than_its_shrunk_copy(name: str) -> None:
     found = extract(name, image, max_image_px=1024)
     assert found.image_size == (7680, 4320)
     assert found.keypoints[:, 0].max() > 6000 and found.keypoints[:, 1].max() > 3500
+
+
+@BOTH
+def test_a_descriptor_belongs_to_its_own_keypoint(name: str) -> None:
+    """Among two windows of one picture, the nearest descriptor of a point is that of the same place."""
+    picture = texture(480, 360)
+    here, there = extract(name, picture[:300, :400], max_keypoints=500), extract(name, picture[32:332, 48:448])
+    if name == "orb":
+        bits = [np.unpackbits(features.descriptors, axis=1).astype(np.float32) for features in (here, there)]
+    else:
+        bits = [features.descriptors for features in (here, there)]
+    distances = np.linalg.norm(bits[0][:, None] - bits[1][None], axis=2)
+    moved = here.keypoints - there.keypoints[distances.argmin(axis=1)]
+    inside = np.all(here.keypoints > [80, 64], axis=1)
+    same_place = np.linalg.norm(moved - [48, 32], axis=1) < 3.0
+    assert np.mean(same_place[inside]) > 0.65
