@@ -23,7 +23,7 @@ from feature_matcher_ros.datatypes import (
 )
 from feature_matcher_ros.gate import OpticalFlowGate
 from feature_matcher_ros.keyframes import Keyframe, RecentKeyframes, reason_for_keyframe
-from feature_matcher_ros.landmarks import Landmarks
+from feature_matcher_ros.landmarks import Landmarks, without_length
 from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.metric_points import measure_points
@@ -39,6 +39,7 @@ class _Pair:
 
     keyframe: Keyframe
     matches: Matches
+    track_ids: Ids  # (M,)
     metric: MetricPoints | None
     estimate: PoseEstimate
 
@@ -115,13 +116,23 @@ class FrontEnd:
     def _compare(self, keyframe: Keyframe, frame: Frame, features: Features, timer: StageTimer) -> _Pair:
         with timer.stage("match"):
             matches = self._matcher.match(keyframe.features, features)
+        with timer.stage("track"):
+            track_ids, keyframe.tracks = self._registry.label(keyframe.tracks, matches)
         with timer.stage("points"):
             metric = measure_points(keyframe.frame, matches.points0)
         with timer.stage("pose"):
-            estimate = estimate_relative_pose(
-                matches.points0, matches.points1, keyframe.frame.camera, frame.camera, self._config.pose, metric=metric
-            )
-        return _Pair(keyframe, matches, metric, estimate)
+            estimate = self._estimate(keyframe, frame, matches, metric)
+            if estimate.status is Status.DEGENERATE and metric is None:
+                # Two motions explain a plane equally well, but not equally well where it lies.
+                known = keyframe.landmarks.to_points(track_ids)
+                estimate = without_length(self._estimate(keyframe, frame, matches, known))
+        return _Pair(keyframe, matches, track_ids, metric, estimate)
+
+    def _estimate(
+        self, keyframe: Keyframe, frame: Frame, matches: Matches, metric: MetricPoints | None
+    ) -> PoseEstimate:
+        cameras = keyframe.frame.camera, frame.camera
+        return estimate_relative_pose(matches.points0, matches.points1, *cameras, self._config.pose, metric=metric)
 
     def _connected(
         self,
@@ -137,13 +148,12 @@ class FrontEnd:
         if was_lost or keyframe is not self._keyframes.newest:
             reason = KeyframeReason.RECOVERY
         with timer.stage("track"):
-            track_ids, keyframe.tracks = self._registry.label(keyframe.tracks, pair.matches)
-            step = chain(keyframe, frame.camera, pair.matches, track_ids, pair.metric, pair.estimate)
+            step = chain(keyframe, frame.camera, pair.matches, pair.track_ids, pair.metric, pair.estimate)
             if step is None and reason is not None:
                 reason, step = KeyframeReason.RESTART, self._new_segment(frame)
         if reason is not None and step is not None:
             with timer.stage("keyframe"):
-                tracks = self._registry.carry(track_ids, pair.matches, pair.estimate.inliers)
+                tracks = self._registry.carry(pair.track_ids, pair.matches, pair.estimate.inliers)
                 self._push(frame, features, step, tracks)
         return self._result(
             frame,
@@ -153,7 +163,6 @@ class FrontEnd:
             keyframe,
             gate=gate,
             pair=pair,
-            ids=track_ids,
             reason=reason,
             odometry=None if step is None else step.odometry,
         )
@@ -211,7 +220,6 @@ class FrontEnd:
         *,
         gate: GateMeasurement | None = None,
         pair: _Pair | None = None,
-        ids: Ids | None = None,
         reason: KeyframeReason | None = None,
         odometry: Odometry | None = None,
     ) -> FrontEndResult:
@@ -226,7 +234,7 @@ class FrontEnd:
             gate=gate,
             matches=None if pair is None else pair.matches,
             inliers=None if pair is None else pair.estimate.inliers,
-            track_ids=ids,
+            track_ids=None if pair is None else pair.track_ids,
             pose=None if pair is None else pair.estimate.pose,
             odometry=odometry,
             stages_ms=timer.stages_ms,

@@ -7,18 +7,28 @@ factor: the trajectory has the right shape and, without stereo or depth, no metr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_matcher_ros.datatypes import Camera, Float, Matches, RelativePose
+from feature_matcher_ros.datatypes import (
+    Camera,
+    Float,
+    Matches,
+    MetricPoints,
+    PoseEstimate,
+    RelativePose,
+    ScaleSource,
+)
 from feature_matcher_ros.geometry import normalize_points, to_rays, transform_points, triangulate
 from feature_matcher_ros.tracks import Ids
 
 # Rays that meet at less than this angle do not tell a depth.
 _MIN_ANGLE_RAD = np.radians(0.7)
 _MIN_SHARED = 8
+# Triangulated depth is about this good, after some parallax.
+_RELATIVE_SIGMA = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +42,11 @@ class Landmarks:
     def empty() -> Landmarks:
         return Landmarks(np.zeros(0, np.uint32), np.zeros((0, 3)))
 
+    def to_points(self, ids: Ids) -> MetricPoints:
+        """Return the landmarks of the given tracks as measured points, in the unit of the segment."""
+        points = self.find(ids)
+        return MetricPoints(points, _RELATIVE_SIGMA * points[:, 2], ScaleSource.NONE)
+
     def find(self, ids: Ids) -> Float:
         """Points (M, 3) of the given tracks, NaN where unknown."""
         points = np.full((len(ids), 3), np.nan)
@@ -40,6 +55,20 @@ class Landmarks:
             known = self.ids[rows] == ids
             points[known] = self.points[rows[known]]
         return points
+
+
+def without_length(estimate: PoseEstimate) -> PoseEstimate:
+    """Take away the length, in the unit of a segment, of a pose that was found with the help of landmarks."""
+    pose = estimate.pose
+    if pose is None:
+        return estimate
+    if pose.direction is None or not pose.baseline_m:
+        unscaled = replace(pose, baseline_m=None)
+    else:
+        jacobian = np.eye(6)
+        jacobian[:3, :3] = (np.eye(3) - np.outer(pose.direction, pose.direction)) / pose.baseline_m
+        unscaled = replace(pose, baseline_m=None, covariance=jacobian @ pose.covariance @ jacobian.T)
+    return replace(estimate, pose=unscaled)
 
 
 def triangulate_unit(pose: RelativePose, matches: Matches, camera0: Camera, camera1: Camera) -> Float:
