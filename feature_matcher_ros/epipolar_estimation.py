@@ -9,16 +9,17 @@ import numpy as np
 import poselib
 
 from feature_matcher_ros.config import PoseConfig
+from feature_matcher_ros.correspondences import Correspondences, Mask
 from feature_matcher_ros.datatypes import Float
-from feature_matcher_ros.motion_models import Correspondences, EpipolarMotion, Mask
+from feature_matcher_ros.motion_models import EpipolarMotion
 from feature_matcher_ros.parallax import measure_parallax, plausible_depth
 from feature_matcher_ros.pose_refinement import refine_motion, robust_sigma
 
 # The search scores its models on so many matches, drawn at random, unless too few of them agree; the
 # refinement uses all.
-_MAX_SEARCH_MATCHES = 250
+_MAX_SEARCH_MATCHES = 200
 _MIN_SEARCH_INLIER_RATIO = 0.4
-_MIN_ITERATIONS = 60
+_MIN_ITERATIONS = 50
 _MAX_POLISH_STEPS = 10
 # A refinement weighs all matches up to so many times the gate.
 REFINEMENT_GATES = 2.5

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import Camera, Float, Frame, GateMeasurement, Image, Pixels
 from feature_matcher_ros.geometry import mean_focal_length, normalize_points, rotation_angle_deg, to_rays
-from feature_matcher_ros.images import to_grey
+from feature_matcher_ros.images import to_grey, to_original_pixels
 
 _LEVELS = 4
 _WINDOW = (15, 15)
 _MIN_CORNER_DISTANCE_PX = 8
 _MAX_ROUND_TRIP_PX = 1.0
 _BORDER_PX = 4
+_MIN_HALVED_PX = 240
 _MIN_SEEN = 12  # a rotation fitted to fewer points says nothing
 
 
@@ -27,9 +28,8 @@ class OpticalFlowGate:
 
     def __init__(self, keyframe: Frame, max_points: int) -> None:
         grey = to_grey(keyframe.image)
-        corners = cv2.goodFeaturesToTrack(grey, max_points, 0.01, _MIN_CORNER_DISTANCE_PX, mask=keyframe.mask)
         self._camera = keyframe.camera
-        self._points: Pixels = np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
+        self._points = _corners(grey, keyframe.mask, max_points)
         self._rays = to_rays(normalize_points(self._points, keyframe.camera))
         self._grey = grey
         self._displacement = np.zeros(2, np.float32)
@@ -67,6 +67,19 @@ class OpticalFlowGate:
             survival=float(seen.mean()),
             rotation_deg=rotation_angle_deg(rotation),
         )
+
+
+def _corners(grey: Image, mask: Image | None, max_points: int) -> Pixels:
+    """Corners (N, 2), sought at half size: as good to follow, at a quarter of the time."""
+    size = (grey.shape[1], grey.shape[0])
+    half_size = size if min(size) < _MIN_HALVED_PX else (size[0] // 2, size[1] // 2)
+    half = cv2.resize(grey, half_size, interpolation=cv2.INTER_AREA)
+    half_mask = None if mask is None else cv2.resize(mask, half_size, interpolation=cv2.INTER_NEAREST)
+    distance = _MIN_CORNER_DISTANCE_PX * half_size[0] / size[0]
+    corners = cv2.goodFeaturesToTrack(half, max_points, 0.01, distance, mask=half_mask)
+    if corners is None:
+        return np.zeros((0, 2), np.float32)
+    return to_original_pixels(corners.reshape(-1, 2), half_size, size)
 
 
 def _flow(grey0: Image, grey1: Image, points0: Pixels, guess1: Pixels, levels: int) -> tuple[Pixels, NDArray[np.bool_]]:

@@ -13,15 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import (
-    Camera,
     Float,
-    Matches,
     MetricPoints,
     PoseEstimate,
     RelativePose,
     ScaleSource,
 )
-from feature_matcher_ros.geometry import normalize_points, to_rays, transform_points, triangulate
+from feature_matcher_ros.geometry import to_rays, transform_points, triangulate
 from feature_matcher_ros.tracks import Ids
 
 # Rays that meet at less than this angle do not tell a depth.
@@ -71,11 +69,13 @@ def without_length(estimate: PoseEstimate) -> PoseEstimate:
     return replace(estimate, pose=unscaled)
 
 
-def triangulate_unit(pose: RelativePose, matches: Matches, camera0: Camera, camera1: Camera) -> Float:
-    """Points (M, 3) in the axes of camera 0 for a baseline of length 1; NaN where depth is not to be told."""
+def triangulate_unit(pose: RelativePose, x0: Float, x1: Float) -> Float:
+    """Points (M, 3) in the axes of camera 0 for a baseline of length 1; NaN where depth is not to be told.
+
+    ``x0`` and ``x1`` (M, 2) are normalised coordinates.
+    """
     if pose.direction is None:
-        return np.full((len(matches), 3), np.nan)
-    x0, x1 = normalize_points(matches.points0, camera0), normalize_points(matches.points1, camera1)
+        return np.full((len(x0), 3), np.nan)
     unit_pose = np.eye(4)
     unit_pose[:3, :3], unit_pose[:3, 3] = pose.rotation, pose.direction
     points = triangulate(unit_pose, x0, x1)

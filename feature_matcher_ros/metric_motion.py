@@ -8,6 +8,7 @@ import numpy as np
 import poselib
 
 from feature_matcher_ros.config import PoseConfig
+from feature_matcher_ros.correspondences import Correspondences, Mask
 from feature_matcher_ros.datatypes import Float, MetricPoints
 from feature_matcher_ros.depth_residuals import (
     DepthMatches,
@@ -16,10 +17,25 @@ from feature_matcher_ros.depth_residuals import (
     depth_noise_information,
     depth_residuals,
 )
-from feature_matcher_ros.epipolar_estimation import Noise, noise_from, poselib_camera, ransac_options
-from feature_matcher_ros.motion_models import Correspondences, Mask, epipolar_residuals
+from feature_matcher_ros.epipolar_estimation import (
+    Noise,
+    describe_epipolar,
+    noise_from,
+    poselib_camera,
+    ransac_options,
+)
+from feature_matcher_ros.motion_models import epipolar_residuals, orthogonal_plane
 from feature_matcher_ros.pose_covariance import noise_variance, scaled_inverse
-from feature_matcher_ros.pose_refinement import Loss, Normals, make_loss, refine, robust_sigma, squared_length
+from feature_matcher_ros.pose_refinement import (
+    Loss,
+    Normals,
+    epipolar_hessian,
+    make_loss,
+    normals,
+    refine,
+    robust_sigma,
+    squared_length,
+)
 
 _MAX_SEARCH_POINTS = 300
 _MIN_ITERATIONS = 50
@@ -39,8 +55,6 @@ class MetricFit:
 
     pose: MetricPose
     covariance: Float  # (6, 6), translation before rotation
-    has_depth: Mask  # (M,)
-    agreeing: Mask  # (M,), those of known depth that are seen where the pose predicts
 
     def moves(self) -> bool:
         """Whether the translation is more than its own uncertainty."""
@@ -48,39 +62,88 @@ class MetricFit:
         return float(translation @ np.linalg.solve(self.covariance[:3, :3], translation)) > _SIGNIFICANT
 
 
-def fit_metric(matches: Correspondences, metric: MetricPoints, config: PoseConfig) -> MetricFit | None:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Observations:
+    """All that a metric pose is refined with."""
+
+    known: DepthMatches
+    others: Correspondences  # without depth, but good to know rotation and direction by
+    sigma_px: float
+
+    def normals(self, pose: MetricPose, loss: Loss | None) -> Normals:
+        """Residuals (2, K + L) of both kinds, the second component of an epipolar one being zero."""
+        residuals, jacobian = depth_linearization(pose, self.known, self.sigma_px)
+        weights = np.ones(len(self.known)) if loss is None else loss.weights(squared_length(residuals))
+        information, gradient = np.zeros((6, 6)), np.zeros(6)
+        for derivative, residual in zip(jacobian, residuals, strict=True):
+            weighted = derivative * weights
+            information += weighted @ derivative.T
+            gradient += weighted @ residual
+        if len(self.others) == 0:
+            return Normals(residuals, information, gradient)
+        epipolar, by_pose = normals(pose.to_epipolar(), self.others, loss), _epipolar_by_pose(pose)
+        padded = np.concatenate([epipolar.residuals, np.zeros_like(epipolar.residuals)])
+        return Normals(
+            np.concatenate([residuals, padded], axis=1),
+            information + by_pose.T @ epipolar.information @ by_pose,
+            gradient + by_pose.T @ epipolar.gradient,
+        )
+
+    def within(self, pose: MetricPose, loss: Loss) -> _Observations:
+        """Those that the loss does not reject."""
+        limit2 = loss.cutoff_px**2
+        known = self.known.only(squared_length(depth_residuals(pose, self.known, self.sigma_px)) < limit2)
+        if len(self.others) == 0:
+            return _Observations(known, self.others, self.sigma_px)
+        others = self.others.only(pose.to_epipolar().residuals(self.others)[0] ** 2 < limit2)
+        return _Observations(known, others, self.sigma_px)
+
+
+def _epipolar_by_pose(pose: MetricPose) -> Float:
+    """Derivative (5, 6) of the parameters of ``EpipolarMotion`` by those of ``MetricPose``."""
+    by_pose = np.zeros((5, 6))
+    by_pose[:3, 3:] = np.eye(3)
+    by_pose[3:, :3] = orthogonal_plane(pose.translation / pose.baseline_m).T / pose.baseline_m
+    return by_pose
+
+
+def depth_matches(matches: Correspondences, metric: MetricPoints) -> tuple[Mask, DepthMatches]:
+    """Which of the matches (M,) have a known depth, and these."""
+    depth, sigma = metric.points[:, 2], metric.sigma_m
+    with np.errstate(invalid="ignore"):
+        known = (depth > 0.0) & (sigma > 0.0) & np.isfinite(depth) & np.isfinite(sigma)
+    return known, DepthMatches(matches.only(known), 1.0 / depth[known], sigma[known] / depth[known] ** 2)
+
+
+def fit_metric(matches: Correspondences, has_depth: Mask, known: DepthMatches, config: PoseConfig) -> MetricFit | None:
     """Estimate the pose from the matches of known depth; None if they are too few or contradict each other.
+
+    Once the camera is known to have moved, matches without depth help to know rotation and direction.
 
     Args:
         matches: M of them.
-        metric: their points, as far as known; only depths and their uncertainty are used, the rays are those
-            of the matches.
+        has_depth: (M,), which of them have a known depth.
+        known: these.
         config: thresholds and seed.
     """
-    has_depth, known = _depth_matches(matches, metric)
     if len(known) < config.min_inliers:
         return None
     noise = noise_from(config)
     found = _search(known, config)
     if found is None:
         return None
-    pose = _refine(found, known, noise)
-    agreeing = squared_length(depth_residuals(pose, known, _sigma(pose, known, noise))) < noise.gate_px**2
-    if not _is_consistent(pose, known, agreeing, noise, config):
+    alone = _refine(found, known, matches.only(np.zeros(0, dtype=np.intp)), noise)
+    if alone is None or not _is_consistent(alone.pose, known, noise, config):
         return None
-    covariance = _covariance(pose, known, noise)
-    if covariance is None:
-        return None
-    all_agreeing = np.zeros(len(matches), dtype=np.bool_)
-    all_agreeing[has_depth] = agreeing
-    return MetricFit(pose, covariance, has_depth, all_agreeing)
+    if not alone.moves():
+        return alone
+    usable = describe_epipolar(alone.pose.to_epipolar(), matches, noise).usable(noise)
+    return _refine(alone.pose, known, matches.only(usable & ~has_depth), noise) or alone
 
 
-def _depth_matches(matches: Correspondences, metric: MetricPoints) -> tuple[Mask, DepthMatches]:
-    depth, sigma = metric.points[:, 2], metric.sigma_m
-    with np.errstate(invalid="ignore"):
-        known = (depth > 0.0) & (sigma > 0.0) & np.isfinite(depth) & np.isfinite(sigma)
-    return known, DepthMatches(matches.only(known), 1.0 / depth[known], sigma[known] / depth[known] ** 2)
+def agreeing_with(pose: MetricPose, known: DepthMatches, noise: Noise) -> Mask:
+    """Which matches of known depth (K,) are seen where the pose predicts."""
+    return squared_length(depth_residuals(pose, known, _sigma(pose, known, noise))) < noise.gate_px**2
 
 
 def _search(known: DepthMatches, config: PoseConfig) -> MetricPose | None:
@@ -111,41 +174,39 @@ def _sigma(pose: MetricPose, known: DepthMatches, noise: Noise) -> float:
     return robust_sigma(residuals, noise.gate_px, noise.floor_px)
 
 
-def _refine(pose: MetricPose, known: DepthMatches, noise: Noise) -> MetricPose:
+def _refine(pose: MetricPose, known: DepthMatches, others: Correspondences, noise: Noise) -> MetricFit | None:
+    """Move a pose to the robust optimum nearby; None where it is undetermined."""
     sigma = _sigma(pose, known, noise)
-    return refine(pose, lambda state, loss: _normals(state, known, sigma, loss), make_loss(sigma, 2))
+    observations, loss = _Observations(known, others, sigma), make_loss(sigma, 2)
+    pose = refine(pose, observations.normals, loss)
+    covariance = _covariance(pose, observations.within(pose, loss), loss, noise)
+    return None if covariance is None else MetricFit(pose, covariance)
 
 
-def _normals(pose: MetricPose, known: DepthMatches, sigma_px: float, loss: Loss | None) -> Normals:
-    residuals, jacobian = depth_linearization(pose, known, sigma_px)
-    weights = np.ones(len(known)) if loss is None else loss.weights(squared_length(residuals))
-    information, gradient = np.zeros((6, 6)), np.zeros(6)
-    for derivative, residual in zip(jacobian, residuals, strict=True):
-        weighted = derivative * weights
-        information += weighted @ derivative.T
-        gradient += weighted @ residual
-    return Normals(residuals, information, gradient)
-
-
-def _covariance(pose: MetricPose, known: DepthMatches, noise: Noise) -> Float | None:
+def _covariance(pose: MetricPose, used: _Observations, loss: Loss, noise: Noise) -> Float | None:
     """Covariance (6, 6) of the pose, corrected for noise in the derivatives; None where it is undetermined."""
-    sigma = _sigma(pose, known, noise)
-    loss = make_loss(sigma, 2)
-    used = known.only(squared_length(depth_residuals(pose, known, sigma)) < loss.cutoff_px**2)
-    linear = _normals(pose, used, sigma, None)
+    linear = used.normals(pose, None)
     curvature = linear.information.copy()
-    curvature[:3, :3] -= depth_noise_information(pose, used, sigma)
+    curvature[:3, :3] -= depth_noise_information(pose, used.known, used.sigma_px)
+    if len(used.others):
+        by_pose, motion = _epipolar_by_pose(pose), pose.to_epipolar()
+        excess = normals(motion, used.others, None).information - epipolar_hessian(motion, used.others)
+        curvature -= by_pose.T @ excess @ by_pose
     inverse = scaled_inverse(curvature, 1.0)
     if inverse is None:
         return None
-    return noise_variance(linear.residuals, loss, 6, noise) * inverse @ linear.information @ inverse
+    # Epipolar residuals have one component only, so the noise is that of the others.
+    return (
+        noise_variance(linear.residuals[:, : len(used.known)], loss, 6, noise) * inverse @ linear.information @ inverse
+    )
 
 
-def _is_consistent(pose: MetricPose, known: DepthMatches, agreeing: Mask, noise: Noise, config: PoseConfig) -> bool:
+def _is_consistent(pose: MetricPose, known: DepthMatches, noise: Noise, config: PoseConfig) -> bool:
     """Whether the pose explains enough of the matches, and depth agrees with what the pixels say."""
-    if np.count_nonzero(agreeing) < config.min_inliers:
+    num_agreeing = int(np.count_nonzero(agreeing_with(pose, known, noise)))
+    if num_agreeing < config.min_inliers:
         return False
     if pose.baseline_m < 1e-12:
         return True
     near_line = epipolar_residuals(pose.to_epipolar().matrix, known.matches)[0] ** 2 < noise.gate_px**2
-    return bool(np.count_nonzero(agreeing) >= _MIN_AGREEING_SHARE * np.count_nonzero(near_line))
+    return bool(num_agreeing >= _MIN_AGREEING_SHARE * np.count_nonzero(near_line))

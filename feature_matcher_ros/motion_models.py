@@ -9,81 +9,19 @@ and residuals of different motions can be compared.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from feature_matcher_ros.datatypes import Camera, Float
-from feature_matcher_ros.geometry import mean_focal_length, normalize_points, rotation_from_vector, skew
-
-Mask = NDArray[np.bool_]
+from feature_matcher_ros.correspondences import Correspondences
+from feature_matcher_ros.datatypes import Float
+from feature_matcher_ros.geometry import rotation_from_vector, skew
 
 _GENERATORS = np.stack([skew(axis) for axis in np.eye(3)])  # (3, 3, 3)
+# Next to the epipole the direction of an epipolar line is noise, and so is what a point seems to say about it. The
+# Sampson distance is damped there, smoothly, by what amounts to this distance from the epipole.
 _EPIPOLE_BLUR_PX = 15.0
-_MAX_NORMALIZED_RADIUS = 6.0  # 80 degrees off the axis; beyond, a pixel of noise has no measure on the image plane
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Correspondences:
-    """Matches as homogeneous pixels (x, y, f) of cameras without distortion, the principal point at (0, 0).
-
-    They are rays times the focal length of their camera, so that matrices of normalised coordinates act
-    on them unchanged, while derivatives by x and y are derivatives by pixels.
-    """
-
-    rays0: Float  # (3, M)
-    rays1: Float  # (3, M)
-    image_area: float  # px², over which a wrong match may fall
-    image_diagonal: float  # px
-
-    def __len__(self) -> int:
-        return self.rays0.shape[1]
-
-    @property
-    def pixels0(self) -> Float:
-        """(M, 2), relative to the principal point."""
-        return np.ascontiguousarray(self.rays0[:2].T)
-
-    @property
-    def pixels1(self) -> Float:
-        """(M, 2), relative to the principal point."""
-        return np.ascontiguousarray(self.rays1[:2].T)
-
-    @property
-    def focal0(self) -> float:
-        return float(self.rays0[2, 0])
-
-    @property
-    def focal1(self) -> float:
-        return float(self.rays1[2, 0])
-
-    def only(self, chosen: Mask | NDArray[np.intp]) -> Correspondences:
-        """Part of the matches, by mask or by number."""
-        numbers = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
-        # Indexing with [:, numbers] would give columns in memory, and half the speed ever after.
-        return replace(self, rays0=np.take(self.rays0, numbers, axis=1), rays1=np.take(self.rays1, numbers, axis=1))
-
-
-def make_correspondences(
-    points0: NDArray[np.floating], points1: NDArray[np.floating], camera0: Camera, camera1: Camera
-) -> tuple[Correspondences, Mask]:
-    """Undistort matches (M, 2), (M, 2); also return which of them (M,) can be used and were kept."""
-    normalized0, normalized1 = normalize_points(points0, camera0), normalize_points(points1, camera1)
-    radius2 = np.maximum(np.sum(normalized0**2, axis=1), np.sum(normalized1**2, axis=1))
-    with np.errstate(invalid="ignore"):
-        usable = radius2 < _MAX_NORMALIZED_RADIUS**2  # False for NaN
-    rays0 = _homogeneous_pixels(normalized0[usable], mean_focal_length(camera0))
-    rays1 = _homogeneous_pixels(normalized1[usable], mean_focal_length(camera1))
-    area, diagonal = float(camera1.width * camera1.height), float(np.hypot(camera1.width, camera1.height))
-    return Correspondences(rays0, rays1, area, diagonal), usable
-
-
-def _homogeneous_pixels(normalized: Float, focal: float) -> Float:
-    rays = np.full((3, len(normalized)), focal)
-    rays[:2] = normalized.T * focal
-    return rays
 
 
 class Motion(Protocol):
@@ -255,7 +193,8 @@ def _sampson_norm2(E: Float, matches: Correspondences) -> Float:
 
 
 def _blur2(E: Float) -> float:
-    return _EPIPOLE_BLUR_PX**2 * float(np.sum(E[:2, :2] ** 2)) + 1e-24
+    image_part = E[:2, :2].ravel()
+    return _EPIPOLE_BLUR_PX**2 * float(image_part @ image_part) + 1e-24
 
 
 def transfer_residuals(H: Float, matches: Correspondences) -> Float:

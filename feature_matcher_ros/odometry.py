@@ -53,13 +53,15 @@ def chain(
     known = keyframe.landmarks.find(ids)
     if metric is not None:
         known = np.where(np.isnan(metric.points), known, metric.points)
-    unit = triangulate_unit(pose, matches, keyframe.frame.camera, camera)
+    x0 = normalize_points(matches.points0, keyframe.frame.camera)
+    x1 = normalize_points(matches.points1, camera)
+    unit = triangulate_unit(pose, x0, x1)
     if len(keyframe.landmarks.ids) == 0 and keyframe.scale_source is ScaleSource.NONE and pose.direction is not None:
         if np.count_nonzero(np.isfinite(unit[estimate.inliers, 2])) < _MIN_FIRST_LANDMARKS:
             return None
         keyframe.landmarks = collect(ids, unit, estimate.inliers)
         known = unit
-    length = _length(pose, known, normalize_points(matches.points1, camera), estimate)
+    length = _length(pose, known, x1, estimate)
     if length is None:
         return None
     cam1_from_cam0 = pose_from(pose.rotation, np.zeros(3) if pose.direction is None else pose.direction * length)

@@ -8,8 +8,9 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from feature_matcher_ros.correspondences import Correspondences
 from feature_matcher_ros.datatypes import Float
-from feature_matcher_ros.motion_models import Correspondences, EpipolarMotion, Motion, epipolar_curvature
+from feature_matcher_ros.motion_models import EpipolarMotion, Motion, epipolar_curvature
 
 # Where Tukey's weight reaches zero, in standard deviations of one component, for residuals of 1 and 2
 # components: 95 % efficiency under Gaussian noise (Maronna, Martin and Yohai, Robust Statistics, section 6.4.4).
@@ -124,7 +125,7 @@ def damped_step(problem: Normals, damping: float) -> Float:
     """Solve the normal equations, their diagonal enlarged by the share ``damping``."""
     diagonal = np.diag(problem.information)
     lift = damping * diagonal + 1e-12 * (float(np.max(diagonal)) + 1e-300)
-    return -np.linalg.solve(problem.information + np.diag(lift), problem.gradient)
+    return np.asarray(-np.linalg.solve(problem.information + np.diag(lift), problem.gradient), dtype=np.float64)
 
 
 def epipolar_hessian(motion: EpipolarMotion, matches: Correspondences) -> Float:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_matcher_ros.config import PoseConfig
+from feature_matcher_ros.correspondences import Correspondences, Mask, count_distinct, make_correspondences
 from feature_matcher_ros.datatypes import (
     Camera,
     MetricPoints,
@@ -23,12 +24,7 @@ from feature_matcher_ros.datatypes import (
     Status,
 )
 from feature_matcher_ros.epipolar_estimation import describe_epipolar, noise_from
-from feature_matcher_ros.metric_motion import MetricFit, fit_metric
-from feature_matcher_ros.motion_models import (
-    Correspondences,
-    Mask,
-    make_correspondences,
-)
+from feature_matcher_ros.metric_motion import MetricFit, agreeing_with, depth_matches, fit_metric
 from feature_matcher_ros.motion_selection import log10_false_alarms
 from feature_matcher_ros.unscaled_motion import Solution, is_planar, solve_unscaled
 
@@ -69,15 +65,18 @@ def estimate_relative_pose(
         Between two motions that a plane shows alike the status is DEGENERATE and the motion type PLANAR.
     """
     matches, usable = make_correspondences(points0, points1, camera0, camera1)
-    if count_distinct(matches) < config.min_matches:
+    num_distinct = count_distinct(matches)
+    if num_distinct < config.min_matches:
         return _failure(Status.TOO_FEW_MATCHES, MotionType.UNKNOWN, np.zeros(len(points0), dtype=np.bool_))
     solution = _solve(matches, None if metric is None else _only(metric, usable), config)
     inliers = np.zeros(len(points0), dtype=np.bool_)
     inliers[usable] = solution.inliers
-    if not _is_supported(solution, matches, config):
+    if not _is_supported(solution, matches, num_distinct < len(matches), config):
         return _failure(Status.TOO_FEW_INLIERS, MotionType.UNKNOWN, inliers)
-    if solution.pose is None or not _is_certain(solution.pose):
+    if solution.pose is None:
         return _failure(Status.DEGENERATE, solution.motion_type, inliers)
+    if not _is_certain(solution.pose):
+        return _failure(Status.DEGENERATE, MotionType.UNKNOWN, inliers)
     return PoseEstimate(Status.OK, solution.pose, solution.motion_type, inliers)
 
 
@@ -87,11 +86,16 @@ def _only(metric: MetricPoints, usable: Mask) -> MetricPoints:
 
 def _solve(matches: Correspondences, metric: MetricPoints | None, config: PoseConfig) -> Solution:
     """Prefer the pose that has a length; where its length is not significant, the matches alone decide."""
-    fit = None if metric is None else fit_metric(matches, metric, config)
-    if metric is None or fit is None:
+    if metric is None:
+        return solve_unscaled(matches, config)
+    has_depth, known = depth_matches(matches, metric)
+    fit = fit_metric(matches, has_depth, known, config)
+    if fit is None:
         return solve_unscaled(matches, config)
     if fit.moves():
-        return _metric_solution(matches, fit, metric.scale_source, config)
+        solution = _metric_solution(matches, fit, metric.scale_source, config)
+        solution.inliers[has_depth] &= agreeing_with(fit.pose, known, noise_from(config))
+        return solution
     solution = solve_unscaled(matches, config)
     if solution.pose is None or solution.pose.direction is not None:
         return solution
@@ -101,32 +105,24 @@ def _solve(matches: Correspondences, metric: MetricPoints | None, config: PoseCo
 def _metric_solution(
     matches: Correspondences, fit: MetricFit, scale_source: ScaleSource, config: PoseConfig
 ) -> Solution:
-    noise, motion = noise_from(config), fit.pose.to_epipolar()
-    epipolar = describe_epipolar(motion, matches, noise)
+    motion = fit.pose.to_epipolar()
+    epipolar = describe_epipolar(motion, matches, noise_from(config))
     motion_type = MotionType.PLANAR if is_planar(epipolar, matches, config) else MotionType.GENERAL
-    inliers = np.where(fit.has_depth, fit.agreeing, epipolar.inliers)
     pose = RelativePose(
         motion.rotation, motion.direction, fit.pose.baseline_m, scale_source, motion_type, fit.covariance
     )
-    return Solution(motion_type, pose, inliers)
-
-
-def count_distinct(matches: Correspondences) -> int:
-    """Number of matches that differ by more than a quarter of a pixel from all others, about."""
-    if len(matches) == 0:
-        return 0
-    quarters = np.round(4.0 * np.concatenate([matches.rays0[:2], matches.rays1[:2]])).astype(np.int64)
-    return len(np.unique(((quarters[0] * 65599 + quarters[1]) * 65599 + quarters[2]) * 65599 + quarters[3]))
+    return Solution(motion_type, pose, epipolar.inliers)
 
 
 def _failure(status: Status, motion_type: MotionType, inliers: Mask) -> PoseEstimate:
     return PoseEstimate(status, None, motion_type, inliers)
 
 
-def _is_supported(solution: Solution, matches: Correspondences, config: PoseConfig) -> bool:
+def _is_supported(solution: Solution, matches: Correspondences, has_duplicates: bool, config: PoseConfig) -> bool:
     """Whether there are enough inliers, and more than luck would bring."""
     num_inliers = int(np.count_nonzero(solution.inliers))
-    if num_inliers < config.min_inliers or count_distinct(matches.only(solution.inliers)) < config.min_inliers:
+    num_distinct = count_distinct(matches.only(solution.inliers)) if has_duplicates else num_inliers
+    if num_distinct < config.min_inliers:
         return False
     noise = noise_from(config)
     is_general = solution.motion_type is MotionType.GENERAL

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from feature_matcher_ros.config import PoseConfig
+from feature_matcher_ros.correspondences import Correspondences, Mask
 from feature_matcher_ros.datatypes import Float, MotionType, RelativePose, ScaleSource
 from feature_matcher_ros.epipolar_estimation import (
     EpipolarFit,
@@ -17,7 +18,7 @@ from feature_matcher_ros.epipolar_estimation import (
     refine_epipolar,
     search_epipolar,
 )
-from feature_matcher_ros.motion_models import Correspondences, EpipolarMotion, HomographyMotion, Mask, RotationMotion
+from feature_matcher_ros.motion_models import EpipolarMotion, HomographyMotion, RotationMotion
 from feature_matcher_ros.motion_selection import (
     EPIPOLAR_AFTER_HOMOGRAPHY,
     EPIPOLAR_AFTER_ROTATION,
@@ -116,7 +117,7 @@ def find_rivals(matches: Correspondences, near_line: Mask, config: PoseConfig, n
             plane = describe_transfer(polished, matches, noise)
             fits += [(MotionType.PLANAR, HOMOGRAPHY, plane)]
             fits += [(MotionType.ROTATION_ONLY, ROTATION, fit) for fit in _fit_rotation(plane, matches, noise)]
-    most = max(np.count_nonzero(near_line), *(fit.num_inliers for _, _, fit in fits))
+    most = max([int(np.count_nonzero(near_line)), *(fit.num_inliers for _, _, fit in fits)])
     return [
         Rival(motion_type, fit, transfer_evidence(fit.length2, _noise_range(matches, noise)).criterion(freedom))
         for motion_type, freedom, fit in fits

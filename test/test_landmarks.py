@@ -56,7 +56,9 @@ def test_unit_triangulation_is_the_scene_divided_by_the_baseline() -> None:
     points, length = _points(), 0.8
     rotation, direction = rotation_from_vector([0.0, 0.05, 0.0]), np.array([1.0, 0.0, 0.0])
     matches = _pair(points, pose_from(rotation, direction * length), noise_px=0.0)
-    unit = triangulate_unit(_pose(rotation, direction), matches, CAMERA, CAMERA)
+    unit = triangulate_unit(
+        _pose(rotation, direction), normalize_points(matches.points0, CAMERA), normalize_points(matches.points1, CAMERA)
+    )
     assert np.nanmax(np.abs(unit * length - points)) < 1e-3
 
 

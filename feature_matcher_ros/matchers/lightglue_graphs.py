@@ -63,13 +63,16 @@ def stage_spec(config: LightGlueConfig, is_last: bool) -> GraphSpec:
 
 
 def head_spec(config: LightGlueConfig) -> GraphSpec:
-    """For each point the most likely partner among the points of the other image, and how likely it is."""
+    """The most likely partner of each point of image 0, and how likely is the most likely one of each point.
+
+    A pair is mutually best exactly if both its points have the same likelihood.
+    """
     return GraphSpec(
         inputs=(_state(config, "points"), *_rows()),
         outputs=(
             TensorSpec("best0", ("points0",), "int64"),
-            TensorSpec("best1", ("points1",), "int64"),
-            TensorSpec("scores0", ("points0",), "float32"),
+            TensorSpec("log_scores0", ("points0",), "float32"),
+            TensorSpec("log_scores1", ("points1",), "float32"),
         ),
     )
 

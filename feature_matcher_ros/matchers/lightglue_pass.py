@@ -14,6 +14,7 @@ from feature_matcher_ros.runtimes.runtime import Runtime, Tensor
 from feature_matcher_ros.timing import StageTimer
 
 Indices = NDArray[np.int32]
+_ROUNDING = 1e-5  # a runtime may compute the likelihoods of rows and of columns in two ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +120,10 @@ class LightGluePass:
         """Read the matches off the states and return the milliseconds that it took."""
         with self._timer.stage(HEAD):
             found = head.run({"state": self._tensors["state"], "rows0": self._rows0, "rows1": self._rows1})
-            best0, best1, scores = (np.asarray(found[name]) for name in ("best0", "best1", "scores0"))
-            mutual = best1[best0] == np.arange(len(best0))
+            best0, log0, log1 = (np.asarray(found[name]) for name in ("best0", "log_scores0", "log_scores1"))
+            mutual = _best_of_each(best0, log0, np.flatnonzero(log0 >= log1[best0] - _ROUNDING))
             pairs = np.column_stack((self._points0[mutual], self._points1[best0[mutual]]))
-            self._assigned = pairs, scores[mutual]
+            self._assigned = pairs, np.minimum(np.exp(log0[mutual]), np.float32(1.0))
         return self._timer.stages_ms[HEAD]
 
     def matches(self, min_score: float) -> tuple[Indices, NDArray[np.float32]]:
@@ -136,6 +137,15 @@ class LightGluePass:
     def _all_rows(self) -> tuple[Indices, Indices]:
         rows = _range(self.num_kept)
         return rows[: len(self._points0)], rows[len(self._points0) :]
+
+
+def _best_of_each(
+    partners: NDArray[np.int64], log_scores: NDArray[np.float32], points: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """Those of the points that no likelier, or earlier and as likely one shares its partner with."""
+    by_score = points[np.argsort(-log_scores[points], kind="stable")]
+    _, first = np.unique(partners[by_score], return_index=True)
+    return np.sort(by_score[first])
 
 
 def _range(length: int) -> Indices:

@@ -53,7 +53,7 @@ class LayerStage(nn.Module):
 
 
 class HeadStage(nn.Module):
-    """The most likely partner of each point after some layers."""
+    """The most likely partners after some layers."""
 
     def __init__(self, model: LightGlueModel, layer: int) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ class HeadStage(nn.Module):
 
     def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         pairs = self.model.assignment(self.layer, *_take_rows(tensors, "state"))[:-1, :-1]
-        best_score, best0 = pairs.max(dim=1)
-        return {"best0": best0, "best1": pairs.argmax(dim=0), "scores0": best_score.exp()}
+        log_scores0, best0 = pairs.max(dim=1)
+        return {"best0": best0, "log_scores0": log_scores0, "log_scores1": pairs.amax(dim=0)}
 
 
 def _take_rows(tensors: Mapping[str, Tensor], name: str) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,7 @@ def features(num_points: int, seed: int) -> Features:
     return Features(
         keypoints,
         np.ones(num_points, np.float32),
-        3 * generator.permutation(descriptors)[:num_points],
+        3 * (generator.permutation(descriptors) if num_points <= 100 else np.tile(descriptors, (41, 1)))[:num_points],
         (640, 480),
         scales=generator.uniform(1, 9, num_points).astype(np.float32),
         orientations=generator.uniform(0, 6, num_points).astype(np.float32),
@@ -99,13 +99,21 @@ def test_graphs_match_as_the_model_does(
     expected_ends = stage_ends or (tuple(range(1, config.layers + 1)) if config.adaptive else (config.layers,))
     assert tuple(stage.layers_done for stage in graphs.stages) == expected_ends
     assert all(entry.max_difference < 1e-4 for entry in manifest.graphs.values())
-    for num_points in ((60, 70), (1, 1), (1, 90), (2, 1), (0, 5), (0, 0)):
+    for num_points in ((60, 70), (1, 1), (1, 4096), (2, 1), (0, 5), (0, 0)):
         assert_same(graphs, lightglue_by_torch(model, stage_ends), num_points)
+
+
+def test_the_same_input_gives_the_same_output(exported: Path) -> None:
+    matcher = LightGlue(NoExtractor(), open_lightglue(exported, num_threads=1), LightGlueRules(min_score=0.0))
+    first, second = (matcher.match(features(50, 3), features(60, 4)) for _ in range(2))
+    assert len(first) > 0
+    assert np.array_equal(first.indices, second.indices)
+    assert first.scores.tobytes() == second.scores.tobytes()
 
 
 def test_the_manifest_says_what_was_exported(exported: Path) -> None:
     manifest = read_manifest(exported)
-    assert (manifest.matcher, manifest.weights, manifest.licence) == ("lightglue", "seeded", "Apache-2.0")
+    assert (manifest.method, manifest.weights, manifest.licence) == ("lightglue", "seeded", "Apache-2.0")
     assert set(manifest.graphs) == {"embed"} | {f"{kind}{n}" for kind in ("stage", "head") for n in range(1, 5)}
     for name, entry in manifest.graphs.items():
         assert entry.sha256 == sha256_of(exported / f"{name}.onnx")
@@ -151,7 +159,7 @@ def test_missing_files_are_named(copied: Path) -> None:
         ({"format": 99}, "not a manifest of this version"),
         ({"network": {}}, "does not describe a network"),
         ({"network": {"layers": 4, "stage_ends": [4], "depth": 1}}, "does not describe a network"),
-        ({"matcher": "superglue"}, "the graphs of 'superglue', not of lightglue"),
+        ({"method": "superglue"}, "the graphs of 'superglue', not of lightglue"),
         ({"graphs": {}}, "names no graph"),
         ({"graphs": {"embed": {}}}, "not a manifest of this version"),
         ({"colour": "red"}, "not a manifest of this version"),

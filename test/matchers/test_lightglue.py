@@ -61,8 +61,9 @@ class Bench:
         def run(given: Arrays) -> dict[str, np.ndarray]:
             ids0, ids1 = given["state"][given["rows0"], 0], given["state"][given["rows1"], 0] - 100
             distance = np.abs(ids0[:, None] - ids1[None])
-            scores = (0.9 - 0.5 * distance.min(axis=1)).astype(np.float32)
-            return {"best0": distance.argmin(axis=1), "best1": distance.argmin(axis=0), "scores0": scores}
+            log_scores = np.log(np.maximum(0.9 - 0.5 * distance, 0.01)).astype(np.float32)
+            largest = {"log_scores0": log_scores.max(axis=1), "log_scores1": log_scores.max(axis=0)}
+            return {"best0": log_scores.argmax(axis=1), **largest}
 
         return FakeRuntime(head_spec(config), run)
 
@@ -149,6 +150,12 @@ def test_single_points_are_matched() -> None:
     matches = Bench(never).matcher().match(features([3]), features([103]))
     assert matches.indices is not None
     assert matches.indices.tolist() == [[0, 0]]
+
+
+def test_equal_points_share_no_partner() -> None:
+    matches = Bench(never).matcher().match(features([1, 2, 2, 3]), features([102, 102, 101]))
+    assert matches.indices is not None
+    assert matches.indices.tolist() == [[0, 2], [1, 0]]
 
 
 def test_a_match_needs_more_than_the_least_score() -> None:
