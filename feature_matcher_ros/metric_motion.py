@@ -45,6 +45,8 @@ _SEARCH_GATES = 2.0
 _GOOD_RELATIVE_SIGMA = 0.05
 # Of the matches near their epipolar lines, so many must also have the parallax that their depth predicts.
 _MIN_AGREEING_SHARE = 0.5
+# Fewer matches without depth than this share of those with depth are not worth a second refinement.
+_MIN_OTHERS_SHARE = 0.2
 # 99.99 % quantile of chi-square with three degrees of freedom.
 _SIGNIFICANT = 21.1
 
@@ -137,8 +139,10 @@ def fit_metric(matches: Correspondences, has_depth: Mask, known: DepthMatches, c
         return None
     if not alone.moves():
         return alone
-    usable = describe_epipolar(alone.pose.to_epipolar(), matches, noise).usable(noise)
-    return _refine(alone.pose, known, matches.only(usable & ~has_depth), noise) or alone
+    others = describe_epipolar(alone.pose.to_epipolar(), matches, noise).usable(noise) & ~has_depth
+    if np.count_nonzero(others) < _MIN_OTHERS_SHARE * len(known):
+        return alone
+    return _refine(alone.pose, known, matches.only(others), noise) or alone
 
 
 def agreeing_with(pose: MetricPose, known: DepthMatches, noise: Noise) -> Mask:
