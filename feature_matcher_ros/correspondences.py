@@ -60,13 +60,17 @@ def make_correspondences(
     points0: NDArray[np.floating], points1: NDArray[np.floating], camera0: Camera, camera1: Camera
 ) -> tuple[Correspondences, Mask]:
     """Undistort matches (M, 2), (M, 2); also return which of them (M,) can be used and were kept."""
-    usable = np.all(np.isfinite(points0), axis=1) & np.all(np.isfinite(points1), axis=1)
-    normalized0, normalized1 = normalize_points(points0[usable], camera0), normalize_points(points1[usable], camera1)
-    radius2 = np.maximum(np.sum(normalized0**2, axis=1), np.sum(normalized1**2, axis=1))
+    usable = np.isfinite(points0[:, 0] + points0[:, 1] + points1[:, 0] + points1[:, 1])
+    if not np.all(usable):
+        points0, points1 = points0[usable], points1[usable]
+    x0, x1 = normalize_points(points0, camera0), normalize_points(points1, camera1)
+    radius2 = np.maximum(x0[:, 0] ** 2 + x0[:, 1] ** 2, x1[:, 0] ** 2 + x1[:, 1] ** 2)
     seen = radius2 < _MAX_NORMALIZED_RADIUS**2  # not so where undistortion failed
-    usable[usable] = seen
-    rays0 = _homogeneous_pixels(normalized0[seen], mean_focal_length(camera0))
-    rays1 = _homogeneous_pixels(normalized1[seen], mean_focal_length(camera1))
+    if not np.all(seen):
+        usable[usable] = seen
+        x0, x1 = x0[seen], x1[seen]
+    rays0 = _homogeneous_pixels(x0, mean_focal_length(camera0))
+    rays1 = _homogeneous_pixels(x1, mean_focal_length(camera1))
     area, diagonal = float(camera1.width * camera1.height), float(np.hypot(camera1.width, camera1.height))
     return Correspondences(rays0, rays1, area, diagonal), usable
 
@@ -77,9 +81,12 @@ def _homogeneous_pixels(normalized: Float, focal: float) -> Float:
     return rays
 
 
-def count_distinct(matches: Correspondences) -> int:
-    """Number of matches that differ by more than a quarter of a pixel from all others, about."""
-    if len(matches) == 0:
-        return 0
+def are_distinct(matches: Correspondences, count: int) -> bool:
+    """Whether at least ``count`` matches differ by more than a quarter of a pixel from each other, about."""
+    some = np.arange(0, len(matches), max(len(matches) // (4 * count), 1))
+    return _count_distinct(matches.only(some)) >= count or _count_distinct(matches) >= count
+
+
+def _count_distinct(matches: Correspondences) -> int:
     quarters = np.round(4.0 * np.concatenate([matches.rays0[:2], matches.rays1[:2]])).astype(np.int64)
     return len(np.unique(((quarters[0] * 65599 + quarters[1]) * 65599 + quarters[2]) * 65599 + quarters[3]))

@@ -101,6 +101,12 @@ def rotation_from_vector(vector: ArrayLike) -> Float:
 
 def rotation_vector(rotation: Float) -> Float:
     """The inverse of ``rotation_from_vector``: (3,), length in [0, pi]."""
+    # Half the skew part is the axis times the sine; OpenCV would take all angles below 1e-5 for zero.
+    skew_part = 0.5 * (rotation - rotation.T)
+    by_sine = np.array([skew_part[2, 1], skew_part[0, 2], skew_part[1, 0]])
+    sine, cosine = float(np.linalg.norm(by_sine)), 0.5 * (float(np.trace(rotation)) - 1.0)
+    if cosine > 0.0:
+        return by_sine * (float(np.arctan2(sine, cosine)) / sine if sine > 1e-12 else 1.0)
     vector, _ = cv2.Rodrigues(rotation)
     return np.asarray(vector, dtype=np.float64).ravel()
 

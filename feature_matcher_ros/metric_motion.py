@@ -29,7 +29,6 @@ from feature_matcher_ros.pose_covariance import noise_variance, scaled_inverse
 from feature_matcher_ros.pose_refinement import (
     Loss,
     Normals,
-    epipolar_hessian,
     make_loss,
     normals,
     refine,
@@ -194,8 +193,8 @@ def _covariance(pose: MetricPose, used: _Observations, loss: Loss, noise: Noise)
     curvature[:3, :3] -= depth_noise_information(pose, used.known, used.sigma_px)
     if len(used.others):
         by_pose, motion = _epipolar_by_pose(pose), pose.to_epipolar()
-        excess = normals(motion, used.others, None).information - epipolar_hessian(motion, used.others)
-        curvature -= by_pose.T @ excess @ by_pose
+        information, epipolar_curvature = motion.information(used.others)
+        curvature -= by_pose.T @ (information - epipolar_curvature) @ by_pose
     inverse = scaled_inverse(curvature, 1.0)
     if inverse is None:
         return None

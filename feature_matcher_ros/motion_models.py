@@ -64,7 +64,19 @@ class EpipolarMotion:
         moving = np.einsum("kb,kij->bij", orthogonal_plane(self.direction), _GENERATORS @ self.rotation)
         return np.concatenate([turning, moving]).reshape(5, 9).T
 
-    def bending(self) -> Float:
+    def information(self, matches: Correspondences) -> tuple[Float, Float]:
+        """Sum of JᵀJ (5, 5), and second derivative (5, 5) of half the sum of squared residuals.
+
+        Their difference is what the residuals, being noise, add to JᵀJ; it matters where parallax is not far
+        above noise.
+        """
+        residuals, by_matrix = _sampson_derivative(self.matrix, matches, 1.0)
+        tangent = self.tangent()
+        gauss_newton = tangent.T @ (by_matrix @ by_matrix.T) @ tangent
+        curvature = tangent.T @ epipolar_curvature(self.matrix, matches) @ tangent
+        return gauss_newton, curvature + self._bending() @ (by_matrix @ residuals)
+
+    def _bending(self) -> Float:
         """(5, 5, 9), second derivative of the matrix by the parameters, but for changes along itself."""
         turning = _GENERATORS @ self.matrix
         moving = np.einsum("kb,kij->bij", orthogonal_plane(self.direction), _GENERATORS)

@@ -15,9 +15,9 @@ from feature_matcher_ros.motion_models import EpipolarMotion, HomographyMotion, 
 from feature_matcher_ros.parallax import measure_parallax
 from feature_matcher_ros.pose_refinement import squared_length
 
-_MAX_SEARCH_MATCHES = 150
+_MAX_SEARCH_MATCHES = 100
 _MIN_ITERATIONS = 30
-_MAX_ITERATIONS = 100
+_MAX_ITERATIONS = 60
 _MAX_POLISH_STEPS = 10
 # Before a true plane, all points are in front of both cameras; so few may seem behind by mismatch.
 _MAX_BEHIND_SHARE = 0.02

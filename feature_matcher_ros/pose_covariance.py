@@ -15,7 +15,7 @@ from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.epipolar_estimation import Noise
 from feature_matcher_ros.geometry import rotation_from_vector, rotation_vector
 from feature_matcher_ros.motion_models import EpipolarMotion, Motion, RotationMotion, orthogonal_plane
-from feature_matcher_ros.pose_refinement import Loss, epipolar_hessian, make_loss, normals, robust_sigma, squared_length
+from feature_matcher_ros.pose_refinement import Loss, make_loss, normals, robust_sigma, squared_length
 
 # The expected noise counts like this many observed residuals.
 _PRIOR_WEIGHT = 5.0
@@ -26,21 +26,22 @@ _SAME_MOTION = 20.5
 def motion_covariance(motion: Motion, matches: Correspondences, noise: Noise) -> Float | None:
     """Covariance (k, k) of the parameters of a refined motion; None where the matches leave one undetermined.
 
-    For an epipolar geometry the sum of JᵀJ on either side is corrected for the noise in J: the inverse is
-    that of the true second derivative of the cost (the "sandwich" of Huber).
+    For an epipolar geometry, the noise in J is accounted for: ``s² H⁻¹ (sum of JᵀJ) H⁻¹`` with the true
+    second derivative H of the cost.
     """
     residuals = motion.residuals(matches)
     loss = make_loss(robust_sigma(residuals, noise.gate_px, noise.floor_px), len(residuals))
-    used = matches.only(squared_length(residuals) < loss.cutoff_px**2)
-    linear = normals(motion, used, None)
-    variance = noise_variance(linear.residuals, loss, len(linear.information), noise)
-    gauss_newton = scaled_inverse(linear.information, variance)
-    if gauss_newton is None or not isinstance(motion, EpipolarMotion):
-        return gauss_newton
-    inverse = scaled_inverse(epipolar_hessian(motion, used), 1.0)
+    inside = squared_length(residuals) < loss.cutoff_px**2
+    used = matches.only(inside)
+    if isinstance(motion, EpipolarMotion):
+        information, curvature = motion.information(used)
+    else:
+        information = curvature = normals(motion, used, None).information
+    variance = noise_variance(residuals[:, inside], loss, len(information), noise)
+    inverse = scaled_inverse(curvature, 1.0)
     if inverse is None:
-        return gauss_newton
-    return variance * inverse @ linear.information @ inverse
+        return scaled_inverse(information, variance)
+    return variance * inverse @ information @ inverse
 
 
 def noise_variance(residuals: Float, loss: Loss, num_parameters: int, noise: Noise) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from feature_matcher_ros.correspondences import Correspondences
 from feature_matcher_ros.datatypes import Float
-from feature_matcher_ros.motion_models import EpipolarMotion, Motion, epipolar_curvature
+from feature_matcher_ros.motion_models import Motion
 
 # Where Tukey's weight reaches zero, in standard deviations of one component, for residuals of 1 and 2
 # components: 95 % efficiency under Gaussian noise (Maronna, Martin and Yohai, Robust Statistics, section 6.4.4).
@@ -19,7 +19,7 @@ _TUKEY_CUTOFF = {1: 4.685, 2: 5.123}
 _MEDIAN_LENGTH = {1: 0.6745, 2: 1.1774}
 _MAX_STEPS = 10
 # Iteration ends when a step lowers the cost, in units of the noise variance, by less than this.
-_SMALL_GAIN = 0.05
+_SMALL_GAIN = 0.1
 _MAX_DAMPING = 1e4
 
 
@@ -126,15 +126,3 @@ def damped_step(problem: Normals, damping: float) -> Float:
     diagonal = np.diag(problem.information)
     lift = damping * diagonal + 1e-12 * (float(np.max(diagonal)) + 1e-300)
     return np.asarray(-np.linalg.solve(problem.information + np.diag(lift), problem.gradient), dtype=np.float64)
-
-
-def epipolar_hessian(motion: EpipolarMotion, matches: Correspondences) -> Float:
-    """Second derivative (5, 5) of half the sum of squared residuals.
-
-    Unlike ``JᵀJ`` it is not enlarged by the noise in J, which matters where parallax is not far above noise.
-    """
-    residuals, by_matrix = motion.linearize(matches)
-    tangent = motion.tangent()
-    return tangent.T @ epipolar_curvature(motion.matrix, matches) @ tangent + motion.bending() @ (
-        by_matrix[0] @ residuals[0]
-    )

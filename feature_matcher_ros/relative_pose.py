@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_matcher_ros.config import PoseConfig
-from feature_matcher_ros.correspondences import Correspondences, Mask, count_distinct, make_correspondences
+from feature_matcher_ros.correspondences import Correspondences, Mask, are_distinct, make_correspondences
 from feature_matcher_ros.datatypes import (
     Camera,
     MetricPoints,
@@ -65,13 +65,12 @@ def estimate_relative_pose(
         Between two motions that a plane shows alike the status is DEGENERATE and the motion type PLANAR.
     """
     matches, usable = make_correspondences(points0, points1, camera0, camera1)
-    num_distinct = count_distinct(matches)
-    if num_distinct < config.min_matches:
+    if not are_distinct(matches, config.min_matches):
         return _failure(Status.TOO_FEW_MATCHES, MotionType.UNKNOWN, np.zeros(len(points0), dtype=np.bool_))
     solution = _solve(matches, None if metric is None else _only(metric, usable), config)
     inliers = np.zeros(len(points0), dtype=np.bool_)
     inliers[usable] = solution.inliers
-    if not _is_supported(solution, matches, num_distinct < len(matches), config):
+    if not _is_supported(solution, matches, config):
         return _failure(Status.TOO_FEW_INLIERS, MotionType.UNKNOWN, inliers)
     if solution.pose is None:
         return _failure(Status.DEGENERATE, solution.motion_type, inliers)
@@ -118,11 +117,10 @@ def _failure(status: Status, motion_type: MotionType, inliers: Mask) -> PoseEsti
     return PoseEstimate(status, None, motion_type, inliers)
 
 
-def _is_supported(solution: Solution, matches: Correspondences, has_duplicates: bool, config: PoseConfig) -> bool:
+def _is_supported(solution: Solution, matches: Correspondences, config: PoseConfig) -> bool:
     """Whether there are enough inliers, and more than luck would bring."""
     num_inliers = int(np.count_nonzero(solution.inliers))
-    num_distinct = count_distinct(matches.only(solution.inliers)) if has_duplicates else num_inliers
-    if num_distinct < config.min_inliers:
+    if not are_distinct(matches.only(solution.inliers), config.min_inliers):
         return False
     noise = noise_from(config)
     is_general = solution.motion_type is MotionType.GENERAL

@@ -153,27 +153,28 @@ def _general_or_planar(
     searched: EpipolarMotion | None, rival: Rival, matches: Correspondences, noise: Noise
 ) -> Solution:
     """Weigh depth against a plane; where depth is little, weigh the two motions that show a plane alike."""
-    fits = [] if searched is None else [polish_epipolar(searched, matches, noise)]
-    evidences = [_evidence(fit, rival, matches, noise) for fit in fits]
-    if fits and rival.criterion - evidences[0].criterion(EPIPOLAR_AFTER_HOMOGRAPHY) > _FAR_FROM_PLANAR:
-        return general_solution(fits[0], matches, noise)
     assert isinstance(rival.fit.motion, HomographyMotion)
-    planes = motions_before_plane(rival.fit.motion, matches.only(rival.fit.inliers))
-    fits += [polish_epipolar(to_epipolar(plane), matches, noise) for plane in planes]
-    evidences += [_evidence(fit, rival, matches, noise) for fit in fits[len(evidences) :]]
-    if not fits:
-        return Solution(MotionType.PLANAR, None, rival.fit.inliers)
-    likelihoods = np.array([evidence.log_likelihood for evidence in evidences])
-    leader = int(np.argmax(likelihoods))
-    fits[leader], criterion = _weigh(fits[leader], rival, EPIPOLAR_AFTER_HOMOGRAPHY, matches, noise)
+    if searched is None:
+        return planar_solution(rival, matches, noise)
+    polished = polish_epipolar(searched, matches, noise)
+    leader, criterion = _weigh(polished, rival, EPIPOLAR_AFTER_HOMOGRAPHY, matches, noise)
     if criterion >= rival.criterion:
         return planar_solution(rival, matches, noise)
-    solution = general_solution(fits[leader], matches, noise)
-    close = [fits[k].motion for k in np.flatnonzero(likelihoods > likelihoods[leader] - _DECISIVE / 2.0)]
-    used = matches.only(fits[leader].plausible)
-    if all(is_same_motion(fits[leader].motion, other, used, noise) for other in close):
-        return solution
-    return Solution(MotionType.PLANAR, None, solution.inliers)
+    if criterion > rival.criterion - _FAR_FROM_PLANAR and not _is_only_one(leader, rival, matches, noise):
+        return Solution(MotionType.PLANAR, None, leader.inliers)
+    return general_solution(leader, matches, noise)
+
+
+def _is_only_one(fit: EpipolarFit, rival: Rival, matches: Correspondences, noise: Noise) -> bool:
+    """Whether no other motion, of those that show a plane alike, explains the matches as well."""
+    assert isinstance(rival.fit.motion, HomographyMotion)
+    limit = _evidence(fit, rival, matches, noise).log_likelihood - _DECISIVE / 2.0
+    for plane in motions_before_plane(rival.fit.motion, matches.only(rival.fit.inliers)):
+        other = polish_epipolar(to_epipolar(plane), matches, noise)
+        is_as_good = _evidence(other, rival, matches, noise).log_likelihood > limit
+        if is_as_good and not is_same_motion(fit.motion, other.motion, matches.only(fit.usable(noise)), noise):
+            return False
+    return True
 
 
 def _weigh(

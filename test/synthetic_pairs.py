@@ -48,7 +48,7 @@ class Problem:
         return translation / np.linalg.norm(translation)
 
 
-def make_problem(motion_type: MotionType, seed: int, settings: Settings = Settings()) -> Problem:  # noqa: B008
+def make_problem(motion_type: MotionType, seed: int, settings: Settings = Settings()) -> Problem:
     """Draw scene, motion, noise and outliers, until enough points are seen by both cameras."""
     rng = np.random.default_rng([seed, list(MotionType).index(motion_type)])
     while True:
