@@ -76,7 +76,7 @@ def depth_linearization(pose: MetricPose, known: DepthMatches, sigma_px: float) 
 
     The derivatives are taken where point 0 and its depth most likely are, given point 1: at the measured
     place they would be correlated with the differences and shorten the translation (errors in
-    variables; Fuller, Measurement Error Models, 1987, chapter 3).
+    variables; Fuller, Measurement Error Models, 1987).
     """
     prediction = _predict(pose, known, sigma_px)
     factor = prediction.factor

@@ -48,7 +48,7 @@ class Freedom:
 
 
 # To be worth its price, a motion must move matches by 0.14 standard deviations of noise (rms), and parallax or relief
-# must exceed 0.55 of them.
+# must exceed 0.6 of them.
 STATIC = Freedom(0, 0.0)
 ROTATION = Freedom(3, 0.02)
 HOMOGRAPHY = Freedom(8, 0.04)
@@ -103,8 +103,9 @@ def epipolar_evidence(distance2: Float, length2: Float, noise: NoiseRange) -> Ev
         density = flat + deep + (1.0 - good_share) * noise.outlier_density
         flat, deep = flat / density, deep / density
         num_flat, num_deep = float(np.sum(flat)), float(np.sum(deep))
-        good_share, flat_share = _share((num_flat + num_deep) / len(length2)), _share(num_flat / (num_flat + num_deep))
-        variance = noise.clip(float((flat + deep) @ distance2) / (num_flat + num_deep))
+        total = num_flat + num_deep + 1e-12
+        good_share, flat_share = _share(total / len(length2)), _share(num_flat / total)
+        variance = noise.clip(float((flat + deep) @ distance2) / total)
         roughness = max(float(flat @ parallax2) / (num_flat + 1e-12), variance)
     return Evidence(float(np.sum(np.log(density))), len(length2), num_flat + num_deep)
 
@@ -117,7 +118,7 @@ def log10_false_alarms(num_matches: int, num_inliers: int, sample_size: int, cha
     """Logarithm of the number of models that pure chance would support as well.
 
     Source: Moisan and Stival, A probabilistic criterion to detect rigid point matches between two
-    images, IJCV 2004, eq. 10, with ``chance`` the probability of a wrong match to be an inlier.
+    images, IJCV 2004, with ``chance`` the probability of a wrong match to be an inlier.
     """
     if num_inliers <= sample_size:
         return math.inf

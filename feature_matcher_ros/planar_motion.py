@@ -105,7 +105,7 @@ def rotation_like(homography: HomographyMotion) -> RotationMotion:
 
 
 def motions_before_plane(homography: HomographyMotion, matches: Correspondences) -> list[PlanarMotion]:
-    """The two motions that show the plane alike (one where there is no translation: none), facing most matches."""
+    """The two motions that show the plane alike, with normals towards most matches; none without a translation."""
     motions = []
     poses, normals = poselib.motion_from_homography(homography.matrix)
     # PoseLib lists each motion twice, the second time with normal and translation reversed.

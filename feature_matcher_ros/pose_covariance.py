@@ -2,7 +2,7 @@
 
 The estimate minimises a sum of robust costs, so that its covariance is that of an M-estimator:
 ``s² (sum of JᵀJ)⁻¹`` with ``s² = E[psi²] / E[psi']²`` (Huber and Ronchetti, Robust Statistics, 2nd
-edition, section 7.6). s² comes from the residuals, with the expected noise as prior knowledge, so that a
+edition, chapter 7). s² comes from the residuals, with the expected noise as prior knowledge, so that a
 dozen matches that happen to agree too well do not claim a precision that nothing supports.
 """
 
@@ -62,9 +62,11 @@ def noise_variance(residuals: Float, loss: Loss, num_parameters: int, noise: Noi
 
 def scaled_inverse(information: Float, variance: float) -> Float | None:
     """``variance * information⁻¹``, symmetric and positive definite; None if that does not exist."""
-    scale = np.sqrt(np.maximum(np.diag(information), 1e-300))
-    normalized = information / np.outer(scale, scale)
-    eigenvalues, vectors = np.linalg.eigh(normalized)
+    diagonal = np.diag(information)
+    if not np.all(np.isfinite(information)) or not np.min(diagonal) > 1e-100:
+        return None
+    scale = np.sqrt(diagonal)
+    eigenvalues, vectors = np.linalg.eigh(information / np.outer(scale, scale))
     if not eigenvalues[0] > 1e-12:
         return None
     inverse = (vectors / eigenvalues) @ vectors.T / np.outer(scale, scale)

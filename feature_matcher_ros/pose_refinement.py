@@ -13,7 +13,7 @@ from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.motion_models import Motion
 
 # Where Tukey's weight reaches zero, in standard deviations of one component, for residuals of 1 and 2
-# components: 95 % efficiency under Gaussian noise (Maronna, Martin and Yohai, Robust Statistics, section 6.4.4).
+# components: 95 % efficiency under Gaussian noise.
 _TUKEY_CUTOFF = {1: 4.685, 2: 5.123}
 # Median length of a residual of 1 and 2 components under unit Gaussian noise.
 _MEDIAN_LENGTH = {1: 0.6745, 2: 1.1774}
@@ -104,6 +104,8 @@ def refine(state: State, linearize: Callable[[State, Loss], Normals], loss: Loss
     """Levenberg-Marquardt on the robust cost, from a state that is already close."""
     current = linearize(state, loss)
     cost, damping = loss.cost(squared_length(current.residuals)), 0.0
+    if not np.max(np.diag(current.information)) > 0.0:
+        return state  # every match is rejected
     for _ in range(_MAX_STEPS):
         step = damped_step(current, damping)
         candidate: State = state.moved(step)  # type: ignore[assignment]

@@ -63,6 +63,7 @@ def estimate_relative_pose(
     Returns:
         The pose and its inliers, or the reason why there is none; bad input geometry is a reason, not an error.
         Between two motions that a plane shows alike the status is DEGENERATE and the motion type PLANAR.
+        Where metric points confirm that there is no translation, ``baseline_m`` is 0.
     """
     matches, usable = make_correspondences(points0, points1, camera0, camera1)
     if not are_distinct(matches, config.min_matches):

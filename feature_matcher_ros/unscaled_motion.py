@@ -160,21 +160,24 @@ def _general_or_planar(
     leader, criterion = _weigh(polished, rival, EPIPOLAR_AFTER_HOMOGRAPHY, matches, noise)
     if criterion >= rival.criterion:
         return planar_solution(rival, matches, noise)
-    if criterion > rival.criterion - _FAR_FROM_PLANAR and not _is_only_one(leader, rival, matches, noise):
+    if criterion < rival.criterion - _FAR_FROM_PLANAR:
+        return general_solution(leader, matches, noise)
+    only = _only_motion(leader, rival, matches, noise)
+    if only is None:
         return Solution(MotionType.PLANAR, None, leader.inliers)
-    return general_solution(leader, matches, noise)
+    return general_solution(only, matches, noise)
 
 
-def _is_only_one(fit: EpipolarFit, rival: Rival, matches: Correspondences, noise: Noise) -> bool:
-    """Whether no other motion, of those that show a plane alike, explains the matches as well."""
+def _only_motion(fit: EpipolarFit, rival: Rival, matches: Correspondences, noise: Noise) -> EpipolarFit | None:
+    """The best of a motion and those that show the plane alike; None if another one is as good and not the same."""
     assert isinstance(rival.fit.motion, HomographyMotion)
-    limit = _evidence(fit, rival, matches, noise).log_likelihood - _DECISIVE / 2.0
-    for plane in motions_before_plane(rival.fit.motion, matches.only(rival.fit.inliers)):
-        other = polish_epipolar(to_epipolar(plane), matches, noise)
-        is_as_good = _evidence(other, rival, matches, noise).log_likelihood > limit
-        if is_as_good and not is_same_motion(fit.motion, other.motion, matches.only(fit.usable(noise)), noise):
-            return False
-    return True
+    planes = motions_before_plane(rival.fit.motion, matches.only(rival.fit.inliers))
+    fits = [fit, *(polish_epipolar(to_epipolar(plane), matches, noise) for plane in planes)]
+    likelihoods = np.array([_evidence(one, rival, matches, noise).log_likelihood for one in fits])
+    best = fits[int(np.argmax(likelihoods))]
+    close = [fits[k].motion for k in np.flatnonzero(likelihoods > np.max(likelihoods) - _DECISIVE / 2.0)]
+    used = matches.only(best.usable(noise))
+    return best if all(is_same_motion(best.motion, motion, used, noise) for motion in close) else None
 
 
 def _weigh(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,11 @@ def _open_session(graph_path: Path, num_threads: int) -> onnxruntime.InferenceSe
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.log_severity_level = _LOG_ERRORS_ONLY
+    # Every session has its own threads: those of one that has finished must not take cores from the next one.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # A network is a chain of sessions that run one after the other: one arena serves all.
+    _register_shared_arena()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         return onnxruntime.InferenceSession(str(graph_path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no common base class but Exception
@@ -68,6 +74,15 @@ def _open_session(graph_path: Path, num_threads: int) -> onnxruntime.InferenceSe
         raise RuntimeLoadError(
             f"ONNX Runtime {onnxruntime.__version__} cannot open {graph_path} ({cause}): export the graph again."
         ) from error
+
+
+@cache
+def _register_shared_arena() -> None:
+    """Give ONNX Runtime, once in a process, the arena from which its sessions take their memory."""
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(memory, None)
 
 
 def _tensor_specs(declared: list[Any]) -> tuple[TensorSpec, ...]:
