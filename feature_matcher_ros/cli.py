@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from feature_matcher_ros.cli_networks import export, weights_app
 from feature_matcher_ros.config import FrontEndConfig, load_config, override
 from feature_matcher_ros.errors import ConfigError, FeatureMatcherError
 
@@ -27,6 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command()(export)
+app.add_typer(weights_app, name="weights", no_args_is_help=True)
 # A pipe has no width: tables are written in full.
 _console = Console(width=None if sys.stdout.isatty() else 160)
 

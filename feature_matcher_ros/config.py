@@ -57,7 +57,13 @@ def parameter(
 class ExtractorConfig:
     """How points are found and described."""
 
-    name: str = parameter("sift", "method that detects and describes points", choices=("sift", "orb"))
+    name: str = parameter(
+        "sift",
+        "method that detects and describes points",
+        choices=("sift", "orb", "xfeat", "aliked", "disk", "superpoint"),
+    )
+    graphs: str = parameter("", "folder of the exported network; neither sift nor orb needs one")
+    num_threads: int = parameter(0, "threads that execute the network; 0 takes one for each core", minimum=0)
     max_keypoints: int = parameter(1024, "points kept per image, the best ones", minimum=1, maximum=65536)
     grid_cell_px: int = parameter(
         64,
@@ -74,9 +80,26 @@ class ExtractorConfig:
 class MatcherConfig:
     """How the points of two images are paired."""
 
-    name: str = parameter("mutual_nearest", "method that pairs points", choices=("mutual_nearest",))
+    name: str = parameter("mutual_nearest", "method that pairs points", choices=("mutual_nearest", "lightglue"))
     max_ratio: float = parameter(
-        0.9, "a match must be this much closer than the second best; 1 switches the test off", minimum=0.0, maximum=1.0
+        0.9,
+        "mutual_nearest wants a match this much closer than the second best; 1 switches the test off",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    graphs: str = parameter("", "folder of the exported network of lightglue")
+    num_threads: int = parameter(0, "threads that execute the network; 0 takes one for each core", minimum=0)
+    depth_confidence: float = parameter(
+        0.95,
+        "lightglue stops when more than this share of the points is final; 1 runs all layers",
+        minimum=0.01,
+        maximum=1.0,
+    )
+    width_confidence: float = parameter(
+        0.99, "lightglue drops points that are this surely unmatchable; 1 keeps all", minimum=0.01, maximum=1.0
+    )
+    match_budget_ms: float = parameter(
+        0.0, "lightglue runs no layer that would end later than this; 0 sets no limit", unit="ms", minimum=0.0
     )
 
 
@@ -89,6 +112,9 @@ class PoseConfig:
     )
     keypoint_sigma_px: float = parameter(
         0.7, "expected localisation noise of a correspondence", unit="px", minimum=0.01, maximum=20.0
+    )
+    standstill_px: float = parameter(
+        0.5, "a turn that moves the image by less than this is standing still", unit="px", minimum=0.0, maximum=10.0
     )
     success_probability: float = parameter(
         0.9999, "RANSAC stops when a better model is less likely than one minus this", minimum=0.5, maximum=0.999999

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 RINGS = (
     ("errors",),
     ("datatypes", "parameter_file", "config"),
-    ("*",),  # the rest of the core: geometry, relative_pose, tracks …
+    ("*", "relative_pose/*", "metric_points/*"),  # the rest of the core: geometry, tracks …
     ("models", "models/*"),
     ("runtimes", "runtimes/*"),
     ("extractors", "extractors/*"),
@@ -103,7 +103,7 @@ def _is_import_by_name(function: ast.expr) -> bool:
 
 def _ring(name: str) -> int:
     for number, patterns in enumerate(RINGS):
-        if number != _THE_REST and any(_fits(name, pattern) for pattern in patterns):
+        if any(_fits(name, pattern) for pattern in patterns if pattern != "*"):
             return number
     return _THE_REST
 

@@ -17,7 +17,6 @@ from feature_matcher_ros.datatypes import (
     ScaleSource,
     StereoView,
 )
-from feature_matcher_ros.depth_points import sample_depth
 from feature_matcher_ros.errors import CalibrationError, ImageError
 from feature_matcher_ros.geometry import (
     normalize_points,
@@ -27,6 +26,7 @@ from feature_matcher_ros.geometry import (
     transform_points,
 )
 from feature_matcher_ros.metric_points import measure_points
+from feature_matcher_ros.metric_points.depth_points import sample_depth
 
 EUROC_LIKE = Camera(np.array([[458.0, 0, 375.5], [0, 457.0, 239.5], [0, 0, 1]]), 752, 480)
 KITTI_LIKE = Camera(np.array([[707.0, 0, 600.0], [0, 707.0, 183.0], [0, 0, 1]]), 1241, 376)
@@ -137,7 +137,7 @@ def test_stereo_undoes_the_distortion_of_the_lens(model: DistortionModel) -> Non
 def test_the_stated_depth_error_is_that_of_a_disparity_error() -> None:
     """Against numbers: the right pixel moved by the stated disparity error and triangulated again."""
     from feature_matcher_ros.geometry import triangulate
-    from feature_matcher_ros.stereo_points import DISPARITY_SIGMA_PX
+    from feature_matcher_ros.metric_points.stereo_points import DISPARITY_SIGMA_PX
 
     right_from_left = baseline(0.11, 0.02, 0.03, (0.01, 0.05, 0.02))
     frame, _ = plane_pair(EUROC_LIKE, right_from_left, [0.3, 0.1, 1], 1.5)

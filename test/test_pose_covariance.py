@@ -8,13 +8,13 @@ from scipy.spatial.transform import Rotation
 from synthetic_pairs import PINHOLE, Problem, Settings, make_problem, stereo_points
 
 from feature_matcher_ros.config import PoseConfig
-from feature_matcher_ros.correspondences import make_correspondences
 from feature_matcher_ros.datatypes import MotionType, RelativePose
-from feature_matcher_ros.depth_residuals import MetricPose, depth_residuals
-from feature_matcher_ros.metric_motion import depth_matches
-from feature_matcher_ros.motion_models import EpipolarMotion, HomographyMotion, RotationMotion
-from feature_matcher_ros.pose_refinement import damped_step, normals
 from feature_matcher_ros.relative_pose import estimate_relative_pose
+from feature_matcher_ros.relative_pose.correspondences import make_correspondences
+from feature_matcher_ros.relative_pose.depth_residuals import MetricPose, depth_residuals
+from feature_matcher_ros.relative_pose.metric_motion import depth_matches
+from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion, HomographyMotion, RotationMotion
+from feature_matcher_ros.relative_pose.pose_refinement import damped_step, normals
 
 NUM_TRIALS = 200
 CONFIG = PoseConfig()

@@ -57,7 +57,8 @@ def open_points(folder: Path, runtime: str = "auto", num_threads: int = 0) -> Po
         config = PointNetworkConfig(**manifest.network)
     except TypeError as error:
         raise RuntimeLoadError(
-            f"the manifest of {folder} does not describe a network that detects points ({error}): give another folder."
+            f"{folder} holds the graphs of '{manifest.method}', not of a network that detects points: "
+            "give another folder, written by feature-matcher export."
         ) from error
     detect = open_graph(folder, manifest, DETECT, detect_spec(config), runtime, num_threads)
     return PointGraphs(

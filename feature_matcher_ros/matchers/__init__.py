@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from feature_matcher_ros.config import FrontEndConfig
+from pathlib import Path
+
+from feature_matcher_ros.config import FrontEndConfig, MatcherConfig
 from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.extractors import create_extractor
+from feature_matcher_ros.extractors.extractor import Extractor
+from feature_matcher_ros.matchers.adaptive import BudgetRule, PruneRule, StopRule
+from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules, require_fitting_points
+from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.matchers.mutual_nearest import MutualNearest
 
@@ -13,8 +19,32 @@ def create_matcher(config: FrontEndConfig) -> Matcher:
     """Build the matcher that the configuration names, with its extractor.
 
     Raises:
-        ConfigError: there is no matcher or extractor of that name.
+        ConfigError: there is no matcher or extractor of that name, or the folder of its network is not given.
+        RuntimeLoadError: a folder does not hold the network of that name, or it cannot be opened.
+        MatcherError: the matcher was not made for the points of the extractor.
     """
+    extractor = create_extractor(config.extractor)
     if config.matcher.name == "mutual_nearest":
-        return MutualNearest(create_extractor(config.extractor), config.matcher)
-    raise ConfigError(f"matcher.name = '{config.matcher.name}' is unknown: choose mutual_nearest.")
+        return MutualNearest(extractor, config.matcher)
+    if config.matcher.name == "lightglue":
+        return _lightglue(extractor, config.matcher)
+    raise ConfigError(f"matcher.name = '{config.matcher.name}' is unknown: choose mutual_nearest or lightglue.")
+
+
+def _lightglue(extractor: Extractor, config: MatcherConfig) -> LightGlue:
+    if not config.graphs:
+        raise ConfigError(
+            "matcher.name = lightglue needs matcher.graphs: give the folder that feature-matcher export wrote."
+        )
+    graphs = open_lightglue(Path(config.graphs), num_threads=config.num_threads)
+    require_fitting_points(extractor, graphs.config)
+    return LightGlue(extractor, graphs, lightglue_rules(config))
+
+
+def lightglue_rules(config: MatcherConfig) -> LightGlueRules:
+    """The rules as configured, where a confidence of 1 and a budget of 0 switch a rule off."""
+    return LightGlueRules(
+        StopRule(None if config.depth_confidence == 1.0 else config.depth_confidence),
+        PruneRule(None if config.width_confidence == 1.0 else config.width_confidence),
+        BudgetRule(config.match_budget_ms or None),
+    )

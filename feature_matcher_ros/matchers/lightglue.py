@@ -110,6 +110,15 @@ class LightGlue:
         return None if rules.budget.allows(pair.elapsed_ms, expected_ms) else StopReason.BUDGET
 
 
+def require_fitting_points(extractor: Extractor, config: LightGlueConfig) -> None:
+    """Check, on an image without points, that a network takes what an extractor gives.
+
+    Raises:
+        MatcherError: it was made for another extractor.
+    """
+    _network_input(extractor.extract(np.zeros((64, 64), np.uint8)), config)
+
+
 def _stage_work(stage: Stage, pair: LightGluePass, graphs: LightGlueGraphs) -> float:
     """Multiplications of a stage, as multiples of the state's width: linear layers, and attention by pairs."""
     previous = max((other.layers_done for other in graphs.stages if other.layers_done < stage.layers_done), default=0)

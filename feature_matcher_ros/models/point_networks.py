@@ -14,6 +14,14 @@ from feature_matcher_ros.models.superpoint import SuperPoint
 from feature_matcher_ros.models.xfeat import XFeat
 
 
+_NAMES = ("aliked", "disk", "superpoint", "xfeat")
+
+
+def point_network_of_checkpoint(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the network whose tensors all are there; None if there is no such network."""
+    return next((name for name in _NAMES if tensors.keys() >= _network(name).state_dict().keys()), None)
+
+
 def point_network_from_checkpoint(name: str, tensors: Mapping[str, Tensor]) -> Aliked | Disk | SuperPoint | XFeat:
     """Build a network with published weights, in float32, ready for inference.
 

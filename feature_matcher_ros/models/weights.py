@@ -115,6 +115,11 @@ def published_weights(name: str) -> PublishedWeights:
     raise WeightsError(f"there are no published weights '{name}': choose one of {known}.")
 
 
+def recognised_weights(sha256: str) -> PublishedWeights | None:
+    """The published weights of that content, if there are any."""
+    return next((weights for weights in PUBLISHED_WEIGHTS if weights.sha256 == sha256), None)
+
+
 def default_weights_folder() -> Path:
     """Where pulled weights lie: in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from feature_matcher_ros.correspondences import Correspondences
 from feature_matcher_ros.datatypes import Float
-from feature_matcher_ros.epipolar_estimation import Noise
 from feature_matcher_ros.geometry import rotation_from_vector, rotation_vector
-from feature_matcher_ros.motion_models import EpipolarMotion, Motion, RotationMotion, orthogonal_plane
-from feature_matcher_ros.pose_refinement import Loss, make_loss, normals, robust_sigma, squared_length
+from feature_matcher_ros.relative_pose.correspondences import Correspondences
+from feature_matcher_ros.relative_pose.epipolar_estimation import Noise
+from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion, Motion, RotationMotion, orthogonal_plane
+from feature_matcher_ros.relative_pose.pose_refinement import Loss, make_loss, normals, robust_sigma, squared_length
 
 # The expected noise counts like this many observed residuals.
 _PRIOR_WEIGHT = 5.0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from feature_matcher_ros.datatypes import Frame, MetricPoints, Pixels, ScaleSource
-from feature_matcher_ros.depth_points import measure_by_depth
-from feature_matcher_ros.stereo_points import measure_by_stereo
+from feature_matcher_ros.metric_points.depth_points import measure_by_depth
+from feature_matcher_ros.metric_points.stereo_points import measure_by_stereo
 
 
 def measure_points(frame: Frame, pixels: Pixels) -> MetricPoints | None:

@@ -8,9 +8,9 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from feature_matcher_ros.correspondences import Correspondences
 from feature_matcher_ros.datatypes import Float
-from feature_matcher_ros.motion_models import Motion
+from feature_matcher_ros.relative_pose.correspondences import Correspondences
+from feature_matcher_ros.relative_pose.motion_models import Motion
 
 # Where Tukey's weight reaches zero, in standard deviations of one component, for residuals of 1 and 2
 # components: 95 % efficiency under Gaussian noise.

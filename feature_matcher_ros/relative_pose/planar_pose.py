@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feature_matcher_ros.correspondences import Correspondences
 from feature_matcher_ros.datatypes import Float
-from feature_matcher_ros.epipolar_estimation import Noise
 from feature_matcher_ros.geometry import rotation_from_vector
-from feature_matcher_ros.motion_models import EpipolarMotion, HomographyMotion
-from feature_matcher_ros.planar_motion import motions_before_plane, to_epipolar
-from feature_matcher_ros.pose_covariance import motion_covariance, motion_difference
+from feature_matcher_ros.relative_pose.correspondences import Correspondences
+from feature_matcher_ros.relative_pose.epipolar_estimation import Noise
+from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion, HomographyMotion
+from feature_matcher_ros.relative_pose.planar_motion import motions_before_plane, to_epipolar
+from feature_matcher_ros.relative_pose.pose_covariance import motion_covariance, motion_difference
 
 # Two motions are one where the singular values of the homography differ by less than this many standard deviations.
 _MERGING_SIGMAS = 3.5

@@ -8,12 +8,18 @@ import numpy as np
 import poselib
 
 from feature_matcher_ros.config import PoseConfig
-from feature_matcher_ros.correspondences import Correspondences, Mask
 from feature_matcher_ros.datatypes import Float
-from feature_matcher_ros.epipolar_estimation import REFINEMENT_GATES, Noise, draw_matches, ransac_options
-from feature_matcher_ros.motion_models import EpipolarMotion, HomographyMotion, Motion, RotationMotion, nearest_rotation
-from feature_matcher_ros.parallax import measure_parallax
-from feature_matcher_ros.pose_refinement import squared_length
+from feature_matcher_ros.relative_pose.correspondences import Correspondences, Mask
+from feature_matcher_ros.relative_pose.epipolar_estimation import REFINEMENT_GATES, Noise, draw_matches, ransac_options
+from feature_matcher_ros.relative_pose.motion_models import (
+    EpipolarMotion,
+    HomographyMotion,
+    Motion,
+    RotationMotion,
+    nearest_rotation,
+)
+from feature_matcher_ros.relative_pose.parallax import measure_parallax
+from feature_matcher_ros.relative_pose.pose_refinement import squared_length
 
 _MAX_SEARCH_MATCHES = 100
 _MIN_ITERATIONS = 30

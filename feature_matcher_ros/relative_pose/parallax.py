@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feature_matcher_ros.correspondences import Correspondences, Mask
 from feature_matcher_ros.datatypes import Float
-from feature_matcher_ros.motion_models import EpipolarMotion
+from feature_matcher_ros.relative_pose.correspondences import Correspondences, Mask
+from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion
 
 # Behind the cameras is what has moved the wrong way by more than this many standard deviations (of a
 # difference of two noisy points, hence the root).

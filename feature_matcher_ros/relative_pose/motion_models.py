@@ -14,9 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from feature_matcher_ros.correspondences import Correspondences
 from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.geometry import rotation_from_vector, skew
+from feature_matcher_ros.relative_pose.correspondences import Correspondences
 
 _GENERATORS = np.stack([skew(axis) for axis in np.eye(3)])  # (3, 3, 3)
 # Next to the epipole the direction of an epipolar line is noise, and so is what a point seems to say about it. The

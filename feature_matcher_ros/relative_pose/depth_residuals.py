@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feature_matcher_ros.correspondences import Correspondences, Mask
 from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.geometry import rotation_from_vector
-from feature_matcher_ros.motion_models import EpipolarMotion, cholesky_2x2, unwhiten_transposed, whiten
+from feature_matcher_ros.relative_pose.correspondences import Correspondences, Mask
+from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion, cholesky_2x2, unwhiten_transposed, whiten
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,11 +9,11 @@ import numpy as np
 import poselib
 
 from feature_matcher_ros.config import PoseConfig
-from feature_matcher_ros.correspondences import Correspondences, Mask
 from feature_matcher_ros.datatypes import Float
-from feature_matcher_ros.motion_models import EpipolarMotion
-from feature_matcher_ros.parallax import measure_parallax, plausible_depth
-from feature_matcher_ros.pose_refinement import refine_motion, robust_sigma
+from feature_matcher_ros.relative_pose.correspondences import Correspondences, Mask
+from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion
+from feature_matcher_ros.relative_pose.parallax import measure_parallax, plausible_depth
+from feature_matcher_ros.relative_pose.pose_refinement import refine_motion, robust_sigma
 
 # The search scores its models on so many matches, drawn at random, unless too few of them agree; the
 # refinement uses all.

@@ -8,25 +8,25 @@ import numpy as np
 import poselib
 
 from feature_matcher_ros.config import PoseConfig
-from feature_matcher_ros.correspondences import Correspondences, Mask
 from feature_matcher_ros.datatypes import Float, MetricPoints
-from feature_matcher_ros.depth_residuals import (
+from feature_matcher_ros.relative_pose.correspondences import Correspondences, Mask
+from feature_matcher_ros.relative_pose.depth_residuals import (
     DepthMatches,
     MetricPose,
     depth_linearization,
     depth_noise_information,
     depth_residuals,
 )
-from feature_matcher_ros.epipolar_estimation import (
+from feature_matcher_ros.relative_pose.epipolar_estimation import (
     Noise,
     describe_epipolar,
     noise_from,
     poselib_camera,
     ransac_options,
 )
-from feature_matcher_ros.motion_models import epipolar_residuals, orthogonal_plane
-from feature_matcher_ros.pose_covariance import noise_variance, scaled_inverse
-from feature_matcher_ros.pose_refinement import (
+from feature_matcher_ros.relative_pose.motion_models import epipolar_residuals, orthogonal_plane
+from feature_matcher_ros.relative_pose.pose_covariance import noise_variance, scaled_inverse
+from feature_matcher_ros.relative_pose.pose_refinement import (
     Loss,
     Normals,
     make_loss,

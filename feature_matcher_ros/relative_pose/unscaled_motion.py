@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from feature_matcher_ros.config import PoseConfig
-from feature_matcher_ros.correspondences import Correspondences, Mask
 from feature_matcher_ros.datatypes import Float, MotionType, RelativePose, ScaleSource
-from feature_matcher_ros.epipolar_estimation import (
+from feature_matcher_ros.relative_pose.correspondences import Correspondences, Mask
+from feature_matcher_ros.relative_pose.epipolar_estimation import (
     EpipolarFit,
     Noise,
     describe_epipolar,
@@ -18,8 +18,8 @@ from feature_matcher_ros.epipolar_estimation import (
     refine_epipolar,
     search_epipolar,
 )
-from feature_matcher_ros.motion_models import EpipolarMotion, HomographyMotion, RotationMotion
-from feature_matcher_ros.motion_selection import (
+from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion, HomographyMotion, RotationMotion
+from feature_matcher_ros.relative_pose.motion_selection import (
     EPIPOLAR_AFTER_HOMOGRAPHY,
     EPIPOLAR_AFTER_ROTATION,
     HOMOGRAPHY,
@@ -31,7 +31,7 @@ from feature_matcher_ros.motion_selection import (
     epipolar_evidence,
     transfer_evidence,
 )
-from feature_matcher_ros.planar_motion import (
+from feature_matcher_ros.relative_pose.planar_motion import (
     PlanarMotion,
     TransferFit,
     describe_transfer,
@@ -42,9 +42,9 @@ from feature_matcher_ros.planar_motion import (
     sees_plane,
     to_epipolar,
 )
-from feature_matcher_ros.planar_pose import planar_pose, uncertain_homography
-from feature_matcher_ros.pose_covariance import is_same_motion, motion_covariance, pose_covariance
-from feature_matcher_ros.pose_refinement import refine_motion
+from feature_matcher_ros.relative_pose.planar_pose import planar_pose, uncertain_homography
+from feature_matcher_ros.relative_pose.pose_covariance import is_same_motion, motion_covariance, pose_covariance
+from feature_matcher_ros.relative_pose.pose_refinement import refine_motion
 
 # A homography that explains less than this share of what the epipolar geometry explains needs no closer look.
 _MIN_RIVAL_SHARE = 0.5

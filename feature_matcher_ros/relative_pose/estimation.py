@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_matcher_ros.config import PoseConfig
-from feature_matcher_ros.correspondences import Correspondences, Mask, are_distinct, make_correspondences
 from feature_matcher_ros.datatypes import (
     Camera,
     MetricPoints,
@@ -23,10 +22,11 @@ from feature_matcher_ros.datatypes import (
     ScaleSource,
     Status,
 )
-from feature_matcher_ros.epipolar_estimation import describe_epipolar, noise_from
-from feature_matcher_ros.metric_motion import MetricFit, agreeing_with, depth_matches, fit_metric
-from feature_matcher_ros.motion_selection import log10_false_alarms
-from feature_matcher_ros.unscaled_motion import Solution, is_planar, solve_unscaled
+from feature_matcher_ros.relative_pose.correspondences import Correspondences, Mask, are_distinct, make_correspondences
+from feature_matcher_ros.relative_pose.epipolar_estimation import describe_epipolar, noise_from
+from feature_matcher_ros.relative_pose.metric_motion import MetricFit, agreeing_with, depth_matches, fit_metric
+from feature_matcher_ros.relative_pose.motion_selection import log10_false_alarms
+from feature_matcher_ros.relative_pose.unscaled_motion import Solution, is_planar, solve_unscaled
 
 # Fewer chance agreements than this are expected in as many pairs of nothing but wrong matches.
 _MAX_LOG10_FALSE_ALARMS = -2.0
@@ -69,6 +69,8 @@ def estimate_relative_pose(
     if not are_distinct(matches, config.min_matches):
         return _failure(Status.TOO_FEW_MATCHES, MotionType.UNKNOWN, np.zeros(len(points0), dtype=np.bool_))
     solution = _solve(matches, None if metric is None else _only(metric, usable), config)
+    if _stands(solution, matches, config):
+        solution = _standing(solution)
     inliers = np.zeros(len(points0), dtype=np.bool_)
     inliers[usable] = solution.inliers
     if not _is_supported(solution, matches, config):
@@ -100,6 +102,20 @@ def _solve(matches: Correspondences, metric: MetricPoints | None, config: PoseCo
     if solution.pose is None or solution.pose.direction is not None:
         return solution
     return replace(solution, pose=replace(solution.pose, baseline_m=0.0, scale_source=metric.scale_source))
+
+
+def _stands(solution: Solution, matches: Correspondences, config: PoseConfig) -> bool:
+    """Whether a turn is so small that exposure, compression and the lens could have feigned it."""
+    if solution.motion_type is not MotionType.ROTATION_ONLY:
+        return False
+    moved = matches.rays1[:2, solution.inliers] - matches.rays0[:2, solution.inliers]
+    return bool(np.median(np.linalg.norm(moved, axis=0)) < config.standstill_px)
+
+
+def _standing(solution: Solution) -> Solution:
+    """Call the motion STATIC; the tiny turn that was measured stays in the pose, within its covariance."""
+    pose = None if solution.pose is None else replace(solution.pose, motion_type=MotionType.STATIC)
+    return replace(solution, motion_type=MotionType.STATIC, pose=pose)
 
 
 def _metric_solution(

@@ -1,0 +1,79 @@
+"""The commands about networks: ``feature-matcher export`` and ``feature-matcher weights``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feature_matcher_ros.errors import RuntimeLoadError
+from feature_matcher_ros.models.weights import (
+    PUBLISHED_WEIGHTS,
+    PublishedWeights,
+    default_weights_folder,
+    published_weights,
+    pull_weights,
+    verify_weights,
+)
+
+weights_app = typer.Typer(help="Published weights of networks: list them, download them, check them.")
+
+NamesArgument = Annotated[list[str] | None, typer.Argument(help="Names as listed; all without any.")]
+FolderOption = Annotated[Path | None, typer.Option("--folder", help="Where they lie; otherwise in the user's cache.")]
+
+
+def export(
+    weights: Annotated[list[str], typer.Argument(help="Names of pulled weights, or files of weights.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("graphs"),
+) -> None:
+    """Export networks to graphs, one folder each, for extractor.graphs and matcher.graphs. Needs torch, once."""
+    try:
+        from feature_matcher_ros.export.from_checkpoint import export_checkpoint
+    except ModuleNotFoundError as error:
+        raise RuntimeLoadError(
+            f"export needs torch and onnx ({error}): run pip install 'feature_matcher_ros[torch]', here or on another "
+            "machine, and copy the folder that it writes."
+        ) from error
+    for name in weights:
+        path = Path(name) if Path(name).suffix else verify_weights(published_weights(name), default_weights_folder())
+        folder = output / path.stem
+        manifest = export_checkpoint(path, folder)
+        largest = max(graph.max_difference for graph in manifest.graphs.values())
+        typer.echo(f"{folder}: {manifest.method}, {len(manifest.graphs)} graphs, within {largest:.1e} of the network")
+        typer.echo(f"licence of the weights: {manifest.licence}")
+
+
+@weights_app.command("list")
+def list_weights(folder: FolderOption = None) -> None:
+    """List the published weights with their licence and source."""
+    for entry in PUBLISHED_WEIGHTS:
+        is_here = ((folder or default_weights_folder()) / entry.file_name).is_file()
+        typer.echo(f"{entry.name:<22}{'pulled' if is_here else '-':<8}{entry.licence}\n{'':<30}{entry.url}")
+
+
+@weights_app.command("pull")
+def pull(
+    names: Annotated[list[str], typer.Argument(help="Names as listed.")],
+    folder: FolderOption = None,
+) -> None:
+    """Download weights, check them and say what their licence is."""
+    for entry in _chosen(names):
+        path = pull_weights(entry, folder or default_weights_folder())
+        typer.echo(f"{path}\nlicence of the weights: {entry.licence}")
+
+
+@weights_app.command("verify")
+def verify(names: NamesArgument = None, folder: FolderOption = None) -> None:
+    """Check that pulled weights are the published ones."""
+    place = folder or default_weights_folder()
+    entries = _chosen(names) if names else [entry for entry in PUBLISHED_WEIGHTS if (place / entry.file_name).is_file()]
+    for entry in entries:
+        typer.echo(f"{verify_weights(entry, place)} is as published")
+    if not entries:
+        typer.echo(f"no weights lie in {place}")
+
+
+def _chosen(names: Sequence[str]) -> list[PublishedWeights]:
+    return [published_weights(name) for name in names]
