@@ -145,8 +145,8 @@ def demo(
     from feature_matcher_ros.evaluation.sequences import Selection
 
     with _progress("render the scene") as on_progress:
-        write_demo_bag(output / "bag", on_progress=on_progress)
-    _replay(output / "bag", output / "run", Selection(), _load(config, settings), ReplayOptions(), True)
+        write_demo_bag(output / "rendered_room", on_progress=on_progress)
+    _replay(output / "rendered_room", output / "run", Selection(), _load(config, settings), ReplayOptions(), True)
 
 
 @app.command()

@@ -13,7 +13,6 @@ from feature_matcher_ros.models.point_network import PointNetwork
 from feature_matcher_ros.models.superpoint import SuperPoint
 from feature_matcher_ros.models.xfeat import XFeat
 
-
 _NAMES = ("aliked", "disk", "superpoint", "xfeat")
 
 
