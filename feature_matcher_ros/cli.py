@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 bad input (one line on stderr says what to do), 2 usage, 1
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,9 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folde
 def main() -> NoReturn:
     """Run the command line; errors of this package become one line and exit code 1."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # What OpenCV and FFmpeg say of a broken file is said better, and once, by the error that follows.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
     try:
         app()
     except FeatureMatcherError as error:
@@ -64,7 +68,9 @@ def replay(
     image_topic: Annotated[str | None, typer.Option(help="Topic of the image, of the left one with stereo.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Topic of its CameraInfo.")] = None,
     right_topic: Annotated[str | None, typer.Option(help="Topic of the right image.")] = None,
+    right_camera_info_topic: Annotated[str | None, typer.Option(help="Topic of its CameraInfo.")] = None,
     depth_topic: Annotated[str | None, typer.Option(help="Topic of the depth image.")] = None,
+    depth_camera_info_topic: Annotated[str | None, typer.Option(help="Topic of its CameraInfo.")] = None,
     ground_truth_topic: Annotated[str | None, typer.Option(help="Topic of the true poses.")] = None,
     start: Annotated[float, typer.Option(help="Seconds to leave out at the beginning.")] = 0.0,
     duration: Annotated[float | None, typer.Option(help="Seconds to process.")] = None,
@@ -85,7 +91,9 @@ def replay(
         image_topic=image_topic,
         camera_info_topic=camera_info_topic,
         right_topic=right_topic,
+        right_camera_info_topic=right_camera_info_topic,
         depth_topic=depth_topic,
+        depth_camera_info_topic=depth_camera_info_topic,
         ground_truth_topic=ground_truth_topic,
         calibration=calibration,
         color=color or video or rerun,
