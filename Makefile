@@ -22,7 +22,7 @@ demo: environment  ## render a scene into a bag, replay it, print the table and 
 test: environment  ## the tests that need neither ROS nor a GPU and take no minutes
 	$(PYTEST) -m "$(FAST)"
 
-test-all: environment  ## every test; those whose hardware or software is missing are skipped
+test-all: $(INSTALLED)-all  ## every test, PyTorch's included; those that need a GPU or ROS are skipped without
 	$(PYTEST)
 
 test-oldest:  ## `test` with the oldest NumPy and OpenCV that are supported (Python 3.10 to 3.12)
@@ -60,4 +60,9 @@ $(INSTALLED): setup.py setup.cfg
 	@echo "Installing into $(VENV), once; this takes a few minutes ..."
 	@PYTHONPATH= $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' $(CONSTRAINTS) || \
 	  { echo "error: the installation failed, the reason stands above; the Python package index must be reachable" >&2; exit 1; }
+	@touch $@
+
+$(INSTALLED)-all: $(INSTALLED)
+	@echo "Installing PyTorch and rerun as well ..."
+	@PYTHONPATH= $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,rerun]' $(CONSTRAINTS)
 	@touch $@
