@@ -196,3 +196,57 @@ def test_a_source_that_is_not_one_gets_one_sentence(tmp_path: Path, capsys: pyte
         assert str(tmp_path / source) in err
         assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_runs_are_compared_and_measured_against_a_given_truth(
+    bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, keypoints in (("few", 200), ("many", 500)):
+        arguments = ("--duration", "3", "--no-report", "--set", f"extractor.max_keypoints={keypoints}")
+        assert feature_matcher(capsys, "replay", bag, "-o", tmp_path / name, *arguments)[0] == 0
+    few, many = tmp_path / "few", tmp_path / "many"
+    code, out, _ = feature_matcher(capsys, "evaluate", few, many, "-o", tmp_path / "both")
+    assert code == 0
+    assert "few" in out and "many" in out
+    assert (tmp_path / "both" / "comparison.html").stat().st_size > 10_000
+    code, _, _ = feature_matcher(capsys, "evaluate", few, "--ground-truth", many / "ground_truth.tum")
+    assert code == 0
+    (tmp_path / "elsewhen.tum").write_text("1.0 0 0 0 0 0 0 1\n2.0 0 0 0 0 0 0 1\n")
+    code, _, err = feature_matcher(capsys, "evaluate", few, "--ground-truth", tmp_path / "elsewhen.tum")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "overlap" in err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image"])
+def test_an_image_that_is_none_gets_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None
+) -> None:
+    path = tmp_path / "image.png"
+    if content is not None:
+        path.write_bytes(content)
+    code, _, err = feature_matcher(capsys, "match", path, path, "-o", tmp_path / "matches.png")
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"cannot read the image {path}" in err
+
+
+def test_a_calibration_turns_matches_into_a_pose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recording = DemoRecording(DemoOptions(width=320, rate_hz=10.0))
+    for number, name in ((10, "a.png"), (16, "b.png")):
+        cv2.imwrite(str(tmp_path / name), recording.frame(number).image)
+    camera = recording.rig.left
+    (tmp_path / "camera.yaml").write_text(
+        f"image_width: {camera.width}\nimage_height: {camera.height}\n"
+        f"camera_matrix: {{rows: 3, cols: 3, data: {camera.K.ravel().tolist()}}}\n"
+        "distortion_model: plumb_bob\n"
+        f"distortion_coefficients: {{rows: 1, cols: 5, data: {camera.distortion.tolist()}}}\n"
+    )
+    arguments = ("match", tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "m.png")
+    code, out, err = feature_matcher(capsys, *arguments, "--calibration", tmp_path / "camera.yaml")
+    assert (code, err) == (0, "")
+    assert "GENERAL" in out and "direction" in out
+    (tmp_path / "camera.yaml").write_text(
+        (tmp_path / "camera.yaml").read_text().replace("image_width: 320", "image_width: 640")
+    )
+    code, _, err = feature_matcher(capsys, *arguments, "--calibration", tmp_path / "camera.yaml")
+    assert code == 1
+    assert "320x240" in err and "640x240" in err

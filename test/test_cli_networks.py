@@ -1,0 +1,82 @@
+"""The commands about networks, with weights that a folder publishes instead of a server."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from feature_matcher_ros import cli_networks
+from feature_matcher_ros.cli import main
+from feature_matcher_ros.config import MatcherConfig
+from feature_matcher_ros.matchers import lightglue_rules
+from feature_matcher_ros.models import weights as weights_module
+from feature_matcher_ros.models.weights import PublishedWeights
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedWeights:
+    """The only weights there are; the cache is empty."""
+    source = tmp_path / "server" / "net.pth"
+    source.parent.mkdir()
+    source.write_bytes(b"tensors" * 1000)
+    entry = PublishedWeights("net", source.as_uri(), hashlib.sha256(source.read_bytes()).hexdigest(), "BSD-3-Clause")
+    for module in (cli_networks, weights_module):
+        monkeypatch.setattr(module, "PUBLISHED_WEIGHTS", (entry,))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return entry
+
+
+def feature_matcher(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    """Run the command line in this process; exit code, stdout and stderr."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", ["feature-matcher", *map(str, arguments)])
+        main()
+    out, err = capsys.readouterr()
+    return int(stop.value.code or 0), out, err
+
+
+def test_weights_are_listed_pulled_and_verified(
+    published: PublishedWeights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = feature_matcher(capsys, "weights", "list")
+    assert code == 0 and published.url in out and "BSD-3-Clause" in out and "pulled " not in out
+    assert "no weights lie in" in feature_matcher(capsys, "weights", "verify")[1]
+    code, out, _ = feature_matcher(capsys, "weights", "pull", "net")
+    assert code == 0 and "licence of the weights: BSD-3-Clause" in out
+    assert "pulled " in feature_matcher(capsys, "weights", "list")[1]
+    assert "net.pth is as published" in feature_matcher(capsys, "weights", "verify")[1]
+    next((tmp_path / "cache").rglob("net.pth")).write_bytes(b"tampered")
+    for arguments in (("weights", "verify"), ("weights", "pull", "net")):
+        code, _, err = feature_matcher(capsys, *arguments)
+        assert code == 1 and "truncated or was changed" in err and err.count("\n") == 1
+
+
+def test_export_without_torch_or_weights_is_one_sentence(
+    published: PublishedWeights, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = feature_matcher(capsys, "weights", "verify", "other")
+    assert code == 1 and "there are no published weights 'other': choose one of net" in err
+    with monkeypatch.context() as patch:
+        for name in [name for name in sys.modules if name.startswith("feature_matcher_ros.export")]:
+            patch.delitem(sys.modules, name)
+        patch.setitem(sys.modules, "torch", None)
+        code, _, err = feature_matcher(capsys, "export", "net")
+    assert code == 1 and "pip install 'feature_matcher_ros[torch]'" in err and err.count("\n") == 1
+
+
+def test_export_of_weights_that_were_not_pulled_says_how_to_pull_them(
+    published: PublishedWeights, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="the export needs torch: pip install feature_matcher_ros[torch]")
+    code, _, err = feature_matcher(capsys, "export", "net")
+    assert code == 1 and "run feature-matcher weights pull net" in err and err.count("\n") == 1
+
+
+def test_a_rule_of_the_matcher_can_be_switched_off() -> None:
+    rules = lightglue_rules(MatcherConfig())
+    assert (rules.stop.depth_confidence, rules.prune.width_confidence) == (0.95, 0.99)
+    assert rules.budget.match_budget_ms is None
+    rules = lightglue_rules(MatcherConfig(depth_confidence=1.0, width_confidence=1.0, match_budget_ms=20.0))
+    assert rules.stop.depth_confidence is None and rules.prune.width_confidence is None
+    assert rules.budget.match_budget_ms == 20.0
