@@ -50,6 +50,7 @@ class FrontEnd:
     def __init__(self, config: FrontEndConfig | None = None, matcher: Matcher | None = None) -> None:
         self._config = FrontEndConfig() if config is None else config
         self._matcher = create_matcher(self._config) if matcher is None else matcher
+        self._registry = TrackRegistry(self._config.tracks)  # outlives a reset: no id is given twice
         self._segment = -1
         self.reset()
 
@@ -60,7 +61,6 @@ class FrontEnd:
     def reset(self) -> None:
         """Forget all keyframes and tracks; the next frame begins a new segment."""
         self._keyframes = RecentKeyframes(self._config.keyframes.max_recovery_keyframes)
-        self._registry = TrackRegistry(self._config.tracks)
         self._last_stamp_ns: int | None = None
         self._last_match_ns = 0
         self._lost_frames = 0
@@ -171,7 +171,8 @@ class FrontEnd:
         self, frame: Frame, features: Features, pair: _Pair, gate: GateMeasurement, timer: StageTimer
     ) -> FrontEndResult:
         self._lost_frames += 1
-        if self._lost_frames > self._config.keyframes.max_lost_frames:
+        is_blind = len(pair.keyframe.features) < self._config.pose.min_matches  # taken in the dark, say
+        if is_blind or self._lost_frames > self._config.keyframes.max_lost_frames:
             return self._begin(frame, features, KeyframeReason.RESTART, timer)
         return self._result(frame, pair.estimate.status, TrackingState.LOST, timer, pair.keyframe, gate=gate, pair=pair)
 

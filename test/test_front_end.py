@@ -216,3 +216,25 @@ def test_matching_every_frame_gives_a_place_to_nearly_every_frame(frames: dict[M
     assert all(r.status in (Status.OK, Status.FIRST_FRAME) for r in results)
     assert all(r.odometry is not None for r in results)
     assert sum(r.is_keyframe for r in results) < len(results)
+
+
+def test_a_beginning_in_the_dark_costs_no_more_than_the_dark_frames(frames: dict[Modality, list[Frame]]) -> None:
+    lit = frames[Modality.MONO][5:14:4]
+    dark = [replace(frame, image=np.zeros_like(frame.image)) for frame in frames[Modality.MONO][3:5]]
+    results = _run([*dark, *lit], override(CONFIG, {"keyframes.match_every_frame": True}))
+    assert [result.keyframe_reason for result in results[:3]] == [
+        KeyframeReason.FIRST_FRAME,
+        None,
+        KeyframeReason.RESTART,
+    ]
+    assert {result.status for result in results[3:]} == {Status.OK}
+
+
+def test_track_ids_do_not_repeat_after_a_reset(frames: dict[Modality, list[Frame]]) -> None:
+    front_end = FrontEnd(override(CONFIG, {"keyframes.match_every_frame": True}))
+    ids = []
+    for _ in range(2):
+        front_end.reset()
+        front_end.process(frames[Modality.MONO][5])
+        ids.append(front_end.process(frames[Modality.MONO][6]).track_ids)
+    assert not set(ids[0].tolist()) & set(ids[1].tolist())
