@@ -13,6 +13,7 @@ from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules, re
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.matchers.mutual_nearest import MutualNearest
+from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 
 
 def create_matcher(config: FrontEndConfig) -> Matcher:
@@ -32,19 +33,17 @@ def create_matcher(config: FrontEndConfig) -> Matcher:
 
 
 def _lightglue(extractor: Extractor, config: MatcherConfig) -> LightGlue:
-    if not config.graphs:
-        raise ConfigError(
-            "matcher.name = lightglue needs matcher.graphs: give the folder that feature-matcher export wrote."
-        )
-    graphs = open_lightglue(Path(config.graphs), num_threads=config.num_threads)
+    folder = Path(config.graphs) if config.graphs else shipped_graphs(f"lightglue_{extractor.name}")
+    graphs = open_lightglue(folder, num_threads=config.num_threads)
     require_fitting_points(extractor, graphs.config)
     return LightGlue(extractor, graphs, lightglue_rules(config))
 
 
 def lightglue_rules(config: MatcherConfig) -> LightGlueRules:
-    """The rules as configured, where a confidence of 1 and a budget of 0 switch a rule off."""
+    """The rules as configured: a confidence of 1 and a budget of 0 switch a rule off, no thresholds are the paper's."""
     return LightGlueRules(
         StopRule(None if config.depth_confidence == 1.0 else config.depth_confidence),
         PruneRule(None if config.width_confidence == 1.0 else config.width_confidence),
         BudgetRule(config.match_budget_ms or None),
+        config.confidence_thresholds or None,
     )

@@ -133,14 +133,19 @@ class Assignment(nn.Module):
 
     def forward(self, state0: Tensor, state1: Tensor) -> Tensor:
         """(..., N0 + 1, N1 + 1): the last row and column are the dustbins of unmatchable points."""
-        vectors0, vectors1 = (self.final_proj(state) * self.scale for state in (state0, state1))
-        logits0, logits1 = self.matchability(state0), self.matchability(state1)  # (..., N, 1)
-        similarity = vectors0 @ vectors1.transpose(-1, -2)
+        similarity, logits0, logits1 = self.compare(state0, state1)
+        logits0, logits1 = logits0.unsqueeze(-1), logits1.unsqueeze(-2)
         pairs = functional.log_softmax(similarity, dim=-1) + functional.log_softmax(similarity, dim=-2)
-        pairs = pairs + functional.logsigmoid(logits0) + functional.logsigmoid(logits1).transpose(-1, -2)
+        pairs = pairs + functional.logsigmoid(logits0) + functional.logsigmoid(logits1)
         with_column = torch.cat((pairs, functional.logsigmoid(-logits0)), dim=-1)
-        last_row = functional.pad(functional.logsigmoid(-logits1).transpose(-1, -2), (0, 1))  # the corner means nothing
+        last_row = functional.pad(functional.logsigmoid(-logits1), (0, 1))  # the corner means nothing
         return torch.cat((with_column, last_row), dim=-2)
+
+    def compare(self, state0: Tensor, state1: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Similarity (..., N0, N1) of all pairs, and the logits (..., N0) and (..., N1) of having a partner at all."""
+        vectors0, vectors1 = (self.final_proj(state) * self.scale for state in (state0, state1))
+        logits0, logits1 = (self.matchability(state).squeeze(-1) for state in (state0, state1))
+        return vectors0 @ vectors1.transpose(-1, -2), logits0, logits1
 
 
 class Confidence(nn.Module):
@@ -160,8 +165,8 @@ class LightGlueModel(nn.Module):
     def __init__(self, config: LightGlueConfig) -> None:
         super().__init__()
         self.config = config
-        same_size = config.descriptor_size == config.width
-        self.input_proj = nn.Identity() if same_size else nn.Linear(config.descriptor_size, config.width)
+        lift = nn.Linear(config.descriptor_size, config.width) if config.has_input_projection else nn.Identity()
+        self.input_proj = lift
         self.posenc = PositionEncoding(config.position_size, config.head_size)
         self.transformers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         heads = {str(layer): Assignment(config.width) for layer in range(config.layers) if config.has_head(layer)}
@@ -242,6 +247,7 @@ def config_of_checkpoint(tensors: Mapping[str, Tensor]) -> LightGlueConfig:
         heads=width // (2 * half_head),
         layers=1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("transformers.")),
         scale_orientation=position_size == 4,
+        project_input="input_proj.weight" in tensors and tensors["input_proj.weight"].shape[1] == width,
         adaptive="token_confidence.0.token.0.weight" in tensors,
     )
 

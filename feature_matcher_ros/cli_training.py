@@ -1,0 +1,64 @@
+"""The command ``feature-matcher train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from feature_matcher_ros.cli_console import console, print_table, progress_bar
+from feature_matcher_ros.errors import RuntimeLoadError
+
+if TYPE_CHECKING:
+    from feature_matcher_ros.training.progress import TrainingProgress
+
+_LICENCE = "that of your images and settings"
+
+
+def train(
+    photographs: Annotated[Path | None, typer.Argument(help="Folder of images; without, procedural ones.")] = None,
+    preset: Annotated[str, typer.Option(help="sift: the shipped matcher. smoke: a tiny one, in minutes.")] = "sift",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; resumes what is there.")] = Path(
+        "runs/train"
+    ),
+    views: Annotated[Path | None, typer.Option(help="Where views are kept for several runs.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", help="One value of the recipe, e.g. matching.steps=3000. Repeatable."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; torchrun decides by itself.")] = "auto",
+    workers: Annotated[int, typer.Option(help="Processes that make batches.")] = 0,
+) -> None:
+    """Train a matcher on pairs made of your images, and export it. Needs torch; interrupted, it can be resumed."""
+    try:
+        from feature_matcher_ros.export.from_checkpoint import export_checkpoint
+        from feature_matcher_ros.training.config import preset as named_preset
+        from feature_matcher_ros.training.config import with_settings
+        from feature_matcher_ros.training.train import TrainingPlaces, choose_device
+        from feature_matcher_ros.training.train import train as run_training
+        from feature_matcher_ros.training.trainer import TrainerOptions, is_first_process
+    except ModuleNotFoundError as error:
+        raise RuntimeLoadError(
+            f"train needs torch and onnx ({error}): run pip install 'feature_matcher_ros[torch]'."
+        ) from error
+    config = with_settings(named_preset(preset), settings or ())
+    options = TrainerOptions(device=choose_device(device), num_workers=workers)
+    with progress_bar("views") as on_views:
+        path = run_training(config, TrainingPlaces(output, photographs, views), options, on_views, _show)
+    if is_first_process():
+        manifest = export_checkpoint(path, output / "graphs", _LICENCE)
+        console.print(f"weights: {path}\ngraphs: {output / 'graphs'} ({len(manifest.graphs)})")
+
+
+def _show(progress: TrainingProgress) -> None:
+    """One line, and a table of the layers where they were just tested."""
+    where = f"{progress.stage} {progress.step}/{progress.steps}"
+    if progress.losses:
+        console.print(f"{where}: loss {progress.loss:.3f}, {progress.pairs_per_s:.1f} pairs/s")
+    if progress.layers:
+        rows = [
+            (f"layer {number}", f"{100 * layer.precision:.1f} %", f"{100 * layer.recall:.1f} %")
+            for number, layer in enumerate(progress.layers, start=1)
+        ]
+        print_table(["", "precision", "recall"], rows, title=f"{where}: validation")

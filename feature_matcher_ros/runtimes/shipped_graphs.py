@@ -1,0 +1,27 @@
+"""Where the networks lie that come with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from feature_matcher_ros.errors import RuntimeLoadError
+
+_PACKAGE = "feature_matcher_ros"
+_FOLDER = "engines"
+
+
+def shipped_graphs(name: str) -> Path:
+    """The folder of a network: beside the package in a checkout, in ``share`` where it was installed.
+
+    Raises:
+        RuntimeLoadError: there is none of that name.
+    """
+    package = Path(__file__).resolve().parents[1]
+    places = [package.parent / _FOLDER, *(parent / "share" / _PACKAGE / _FOLDER for parent in package.parents)]
+    found = next((place / name for place in places if (place / name / "manifest.json").is_file()), None)
+    if found is None:
+        raise RuntimeLoadError(
+            f"no network {name} came with this installation: name the folder of another one that "
+            "feature-matcher export or train wrote."
+        )
+    return found

@@ -1,0 +1,123 @@
+"""Everything that decides how a network turns out; a checkpoint holds it, and training goes on only with the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any
+
+from feature_matcher_ros.config import ExtractorConfig
+from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.models.lightglue_config import LightGlueConfig
+
+
+@dataclass(frozen=True, slots=True)
+class DataConfig:
+    """Which views are made; each scene is seen ``views_per_scene`` times, and any two of them make a pair."""
+
+    extractor: ExtractorConfig
+    image_size: tuple[int, int] = (640, 480)  # (width, height)
+    num_scenes: int = 600
+    rendered_share: float = 0.4  # rooms with photographs on walls and boxes; the others are photographs lying in space
+    shrunk_share: float = 0.0  # scenes whose points are sought in images of half the size
+    views_per_scene: int = 6
+    seed: int = 0
+
+    def is_rendered(self, number: int) -> bool:
+        """What kind a scene is of; the kinds take turns, so that scenes can be added later."""
+        return int((number + 1) * self.rendered_share) > int(number * self.rendered_share)
+
+
+@dataclass(frozen=True, slots=True)
+class StageConfig:
+    """One of the two stages of the recipe."""
+
+    steps: int
+    learning_rate: float
+    warmup_steps: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingConfig:
+    """The recipe."""
+
+    data: DataConfig
+    network: LightGlueConfig
+    matching: StageConfig  # first: matches, from every layer
+    confidence: StageConfig  # second: the confidence classifiers alone
+    num_keypoints: int = 256  # of each image of a pair, the best ones
+    batch_size: int = 8  # pairs
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    ema_decay: float = 0.999
+    validation_share: float = 0.04  # of the scenes
+    validation_pairs: int = 128
+    seed: int = 0
+
+
+_SIFT = LightGlueConfig(descriptor_size=128, width=128, heads=4, layers=6, scale_orientation=True, project_input=True)
+
+PRESETS = {
+    "sift": TrainingConfig(
+        data=DataConfig(ExtractorConfig(name="sift", max_keypoints=512), shrunk_share=0.4),
+        network=_SIFT,
+        matching=StageConfig(steps=60_000, learning_rate=5e-4),
+        confidence=StageConfig(steps=1_500, learning_rate=1e-3),
+    ),
+    "smoke": TrainingConfig(
+        data=DataConfig(
+            ExtractorConfig(name="sift", max_keypoints=128),
+            (320, 240),
+            num_scenes=48,
+            rendered_share=0.2,
+            views_per_scene=4,
+        ),
+        network=replace(_SIFT, width=64, heads=2, layers=3),
+        matching=StageConfig(steps=220, learning_rate=1e-3, warmup_steps=20),
+        confidence=StageConfig(steps=40, learning_rate=3e-3, warmup_steps=5),
+        num_keypoints=96,
+        ema_decay=0.98,
+        validation_share=0.15,
+        validation_pairs=48,
+    ),
+}
+
+
+def preset(name: str) -> TrainingConfig:
+    """A recipe by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"'{name}' is no training preset: choose from {', '.join(PRESETS)}.")
+    return PRESETS[name]
+
+
+def with_settings(config: TrainingConfig, settings: Sequence[str]) -> TrainingConfig:
+    """The recipe with some values replaced, each given as ``name=value`` or ``section.name=value``.
+
+    Raises:
+        ConfigError: a name is unknown, or a value is not of the type of the one it replaces.
+    """
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"'{setting}' sets nothing: write it as matching.steps=3000.")
+        config = _replaced(config, name.split("."), value, name)
+    return config
+
+
+def _replaced(config: Any, path: Sequence[str], value: str, name: str) -> Any:
+    known = [field.name for field in fields(config)]
+    if path[0] not in known:
+        raise ConfigError(f"'{name}' is not known, as there is no '{path[0]}': choose from {', '.join(known)}.")
+    current = getattr(config, path[0])
+    if len(path) > 1 and is_dataclass(current):
+        return replace(config, **{path[0]: _replaced(current, path[1:], value, name)})
+    if len(path) > 1 or not isinstance(current, (int, float, str)):
+        raise ConfigError(f"'{name}' is no single value: name one inside of it, such as matching.steps.")
+    try:
+        return replace(config, **{path[0]: type(current)(value)})
+    except ValueError as error:
+        raise ConfigError(f"{name} = '{value}' is no {type(current).__name__}: give one like {current}.") from error

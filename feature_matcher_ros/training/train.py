@@ -1,0 +1,86 @@
+"""From a folder of photographs to the weights of a matcher."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import distributed
+
+from feature_matcher_ros.errors import TrainingError
+from feature_matcher_ros.training.config import TrainingConfig
+from feature_matcher_ros.training.photographs import find_photographs
+from feature_matcher_ros.training.progress import ProgressCallback
+from feature_matcher_ros.training.trainer import Trainer, TrainerOptions, is_first_process, write_weights
+from feature_matcher_ros.training.view_store import ViewStore
+
+Counted = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlaces:
+    """Where training reads and writes."""
+
+    output: Path  # checkpoint, metrics and weights
+    photographs: Path | None = None  # None: procedural images
+    views: Path | None = None  # where views are kept, for several runs; None: inside of ``output``
+
+
+def train(
+    config: TrainingConfig,
+    places: TrainingPlaces,
+    options: TrainerOptions | None = None,
+    on_views: Counted = lambda done, total: None,
+    on_progress: ProgressCallback = lambda progress: None,
+) -> Path:
+    """Make the views that are missing, train both stages and return the file of weights.
+
+    Raises:
+        SourceError: there is nothing to train on.
+        OutputError: something cannot be written.
+        ConfigError, TrainingError: the run cannot go on where it was interrupted, or has diverged.
+    """
+    photographs = find_photographs(places.photographs) if places.photographs else []
+    store = ViewStore(places.views or places.output / "views", config.data, photographs)
+    if is_first_process():
+        store.prepare(on_progress=on_views)
+    if distributed.is_initialized():
+        distributed.barrier()
+    scenes = [store.read(number) for number in range(len(store))]
+    model = Trainer(config, scenes, places.output, options, on_progress).run()
+    path = places.output / f"lightglue_{config.data.extractor.name}.safetensors"
+    if is_first_process():
+        write_weights(model, path)
+    return path
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; ``auto`` takes a GPU if there is one, and under ``torchrun`` that of this process.
+
+    Raises:
+        TrainingError: there is no such device.
+    """
+    if "LOCAL_RANK" in os.environ:
+        return _join_torchrun(int(os.environ["LOCAL_RANK"]))
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).splitlines()[0][:120]
+        raise TrainingError(
+            f"'{name}' cannot be trained on ({cause}): choose cpu, or cuda on a machine with one."
+        ) from error
+
+
+def _join_torchrun(local_rank: int) -> torch.device:
+    """Join the processes that ``torchrun`` started, one for each GPU, or any number on a CPU."""
+    has_gpu = torch.cuda.is_available()
+    distributed.init_process_group("nccl" if has_gpu else "gloo")
+    if not has_gpu:
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)

@@ -1,0 +1,151 @@
+"""Training itself: it learns, it resumes, and it says what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch: pip install feature_matcher_ros[torch]")
+
+from feature_matcher_ros.errors import ConfigError, OutputError, SourceError, TrainingError  # noqa: E402
+from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue  # noqa: E402
+from feature_matcher_ros.models.checkpoint import read_checkpoint  # noqa: E402
+from feature_matcher_ros.training.checkpoints import load_checkpoint  # noqa: E402
+from feature_matcher_ros.training.config import TrainingConfig, preset, with_settings  # noqa: E402
+from feature_matcher_ros.training.progress import TrainingProgress  # noqa: E402
+from feature_matcher_ros.training.trainer import Trainer, TrainerOptions  # noqa: E402
+from feature_matcher_ros.training.view_store import make_views  # noqa: E402
+from feature_matcher_ros.training.views import View  # noqa: E402
+
+SETTINGS = (
+    "data.num_scenes=8", "data.views_per_scene=3", "matching.steps=8", "confidence.steps=4", "num_keypoints=48",
+    "network.width=32", "network.layers=2", "batch_size=2", "validation_pairs=4",
+)  # fmt: skip
+OPTIONS = TrainerOptions(report_steps=1, checkpoint_steps=2, validation_steps=100)
+
+
+@pytest.fixture(scope="module")
+def config() -> TrainingConfig:
+    return with_settings(preset("smoke"), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def scenes(config: TrainingConfig) -> list[list[View]]:
+    return [make_views(config.data, (), number) for number in range(8)]
+
+
+class Interrupted(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.mark.parametrize(("stage", "step"), [("matching", 5), ("matching", 8), ("confidence", 3)])
+def test_interrupted_training_ends_as_if_it_had_not_been(
+    config: TrainingConfig, scenes: list[list[View]], stage: str, step: int, tmp_path: Path
+) -> None:
+    expected = Trainer(config, scenes, tmp_path / "whole", OPTIONS).run().state_dict()
+
+    def interrupt(progress: TrainingProgress) -> None:
+        if (progress.stage, progress.step) == (stage, step):
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        Trainer(config, scenes, tmp_path / "parts", OPTIONS, interrupt).run()
+    steps: list[int] = []
+    resumed = Trainer(config, scenes, tmp_path / "parts", OPTIONS, lambda progress: steps.append(progress.step)).run()
+    assert steps[0] in (step - 1, step)  # what the last checkpoint had
+    for name, tensor in resumed.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_checkpoint_is_of_its_recipe_alone(config: TrainingConfig, scenes: list[list[View]], tmp_path: Path) -> None:
+    Trainer(with_settings(config, ["matching.steps=2", "confidence.steps=2"]), scenes, tmp_path, OPTIONS).run()
+    with pytest.raises(ConfigError, match=r"was trained with matching\.steps = 2, not 8"):
+        Trainer(config, scenes, tmp_path, OPTIONS)
+    path = tmp_path / "checkpoint.pth"
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(TrainingError, match=r"damaged .*delete it"):
+        Trainer(config, scenes, tmp_path, OPTIONS)
+
+
+def test_the_old_checkpoint_survives_a_full_disk(
+    config: TrainingConfig, scenes: list[list[View]], tmp_path: Path
+) -> None:
+    def fill_disk(progress: TrainingProgress) -> None:
+        if progress.step == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # else a write beyond the limit ends the process
+    try:
+        with pytest.raises(OutputError, match="the last one is intact"):
+            Trainer(config, scenes, tmp_path, OPTIONS, fill_disk).run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert load_checkpoint(tmp_path / "checkpoint.pth", config).step == 2
+    assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_diverged_training_stops_and_names_the_batch(
+    config: TrainingConfig, scenes: list[list[View]], tmp_path: Path
+) -> None:
+    wild = with_settings(config, ["matching.learning_rate=1e18", "matching.warmup_steps=1"])
+    with pytest.raises(
+        TrainingError, match=r"at step \d of the stage matching, with the batch of seed \(0, 0, 0, \d\)"
+    ):
+        Trainer(wild, scenes, tmp_path, OPTIONS).run()
+
+
+def test_scenes_without_enough_points_are_an_error(
+    config: TrainingConfig, scenes: list[list[View]], tmp_path: Path
+) -> None:
+    with pytest.raises(SourceError, match="two views with 5000 points"):
+        Trainer(replace(config, num_keypoints=5000), scenes, tmp_path, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("matching.step=3", "there is no 'step'"),
+        ("matching=3", "is no single value"),
+        ("matching.steps=many", "is no int"),
+        ("steps", "sets nothing"),
+    ],
+)
+def test_wrong_settings_are_explained(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        with_settings(preset("smoke"), [setting])
+
+
+def test_an_unknown_preset_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="choose from sift, smoke"):
+        preset("huge")
+
+
+@pytest.mark.slow
+def test_the_smoke_preset_learns_and_yields_a_matcher(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "feature_matcher_ros", "train", "--preset", "smoke", "-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    matching = [line for line in lines if line["stage"] == "matching"]
+    losses = [sum(line["losses"]) for line in matching if line["losses"]]
+    assert losses[-1] < 0.7 * losses[0]
+    start, end = matching[0], matching[-1]
+    assert end["recall"][-1] > start["recall"][-1] + 0.03
+    f1 = [
+        2 * line["precision"][0] * line["recall"][0] / (line["precision"][0] + line["recall"][0])
+        for line in (start, end)
+    ]
+    assert f1[1] > f1[0] + 0.03
+    confidence = [line["losses"] for line in lines if line["stage"] == "confidence" and line["losses"]]
+    assert sum(confidence[-1]) < sum(confidence[0])
+    assert len(read_checkpoint(tmp_path / "lightglue_sift.safetensors")) > 20
+    assert open_lightglue(tmp_path / "graphs").config.layers == 3
