@@ -9,6 +9,7 @@ import numpy as np
 from feature_matcher_ros.config import FrontEndConfig
 from feature_matcher_ros.datatypes import (
     Features,
+    Float,
     Frame,
     FrontEndResult,
     GateMeasurement,
@@ -22,13 +23,14 @@ from feature_matcher_ros.datatypes import (
     TrackingState,
 )
 from feature_matcher_ros.gate import OpticalFlowGate
+from feature_matcher_ros.geometry import normalize_points
 from feature_matcher_ros.keyframes import Keyframe, RecentKeyframes, reason_for_keyframe
 from feature_matcher_ros.landmarks import Landmarks, without_length
 from feature_matcher_ros.matchers import create_matcher
-from feature_matcher_ros.matchers.matcher import Matcher
+from feature_matcher_ros.matchers.matcher import Matcher, naming_frame
 from feature_matcher_ros.metric_points import measure_points
 from feature_matcher_ros.odometry import Step, chain
-from feature_matcher_ros.relative_pose import estimate_relative_pose
+from feature_matcher_ros.relative_pose import estimate_from_normalized
 from feature_matcher_ros.timing import StageTimer
 from feature_matcher_ros.tracks import Ids, TrackRegistry, TrackTable
 
@@ -39,6 +41,8 @@ class _Pair:
 
     keyframe: Keyframe
     matches: Matches
+    normalized0: Float  # (M, 2), undistorted normalised coordinates
+    normalized1: Float  # (M, 2)
     track_ids: Ids  # (M,)
     metric: MetricPoints | None
     estimate: PoseEstimate
@@ -99,7 +103,7 @@ class FrontEnd:
         return config.match_every_frame or self._lost_frames > 0 or waited_ns >= config.max_interval_ms * 1e6
 
     def _extract(self, frame: Frame, timer: StageTimer) -> Features:
-        with timer.stage("extract"):
+        with timer.stage("extract"), naming_frame(frame.stamp_ns, frame.frame_id):
             return self._matcher.extract(frame.image, frame.mask)
 
     def _connect(self, frame: Frame, features: Features, timer: StageTimer) -> _Pair:
@@ -114,25 +118,22 @@ class FrontEnd:
         return first
 
     def _compare(self, keyframe: Keyframe, frame: Frame, features: Features, timer: StageTimer) -> _Pair:
-        with timer.stage("match"):
+        with timer.stage("match"), naming_frame(frame.stamp_ns, frame.frame_id):
             matches = self._matcher.match(keyframe.features, features)
         with timer.stage("track"):
             track_ids, keyframe.tracks = self._registry.label(keyframe.tracks, matches)
-        with timer.stage("points"):
-            metric = measure_points(keyframe.frame, matches.points0)
+        cameras = keyframe.frame.camera, frame.camera
         with timer.stage("pose"):
-            estimate = self._estimate(keyframe, frame, matches, metric)
+            x0, x1 = normalize_points(matches.points0, cameras[0]), normalize_points(matches.points1, cameras[1])
+        with timer.stage("points"):
+            metric = measure_points(keyframe.frame, matches.points0, normalized=x0)
+        with timer.stage("pose"):
+            estimate = estimate_from_normalized(x0, x1, *cameras, self._config.pose, metric=metric)
             if estimate.status is Status.DEGENERATE and metric is None:
                 # Two motions explain a plane equally well, but not equally well where it lies.
                 known = keyframe.landmarks.to_points(track_ids)
-                estimate = without_length(self._estimate(keyframe, frame, matches, known))
-        return _Pair(keyframe, matches, track_ids, metric, estimate)
-
-    def _estimate(
-        self, keyframe: Keyframe, frame: Frame, matches: Matches, metric: MetricPoints | None
-    ) -> PoseEstimate:
-        cameras = keyframe.frame.camera, frame.camera
-        return estimate_relative_pose(matches.points0, matches.points1, *cameras, self._config.pose, metric=metric)
+                estimate = without_length(estimate_from_normalized(x0, x1, *cameras, self._config.pose, metric=known))
+        return _Pair(keyframe, matches, x0, x1, track_ids, metric, estimate)
 
     def _connected(
         self,
@@ -148,7 +149,7 @@ class FrontEnd:
         if was_lost or keyframe is not self._keyframes.newest:
             reason = KeyframeReason.RECOVERY
         with timer.stage("track"):
-            step = chain(keyframe, frame.camera, pair.matches, pair.track_ids, pair.metric, pair.estimate)
+            step = chain(keyframe, pair.normalized0, pair.normalized1, pair.track_ids, pair.metric, pair.estimate)
             if step is None and reason is not None:
                 reason, step = KeyframeReason.RESTART, self._new_segment(frame)
         if reason is not None and step is not None:

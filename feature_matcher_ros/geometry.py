@@ -10,13 +10,13 @@ from feature_matcher_ros.datatypes import Camera, DistortionModel, Float
 
 # OpenCV 5 takes the criteria in undistortPoints itself; OpenCV 4 has a second function for it.
 _undistort = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)
-# Undistortion is iterated until the point moves less than this, or this many times.
-_UNDISTORT_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-9)
+# Undistortion is iterated until the point, distorted again, is within so many pixels of where it was seen.
+_UNDISTORT_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-7)
 
 
 def is_pinhole(camera: Camera) -> bool:
     """Whether the lens does not distort; an equidistant one always does, its coefficients being zero or not."""
-    return camera.distortion_model is not DistortionModel.EQUIDISTANT and not np.any(camera.distortion)
+    return camera.distortion_model is not DistortionModel.EQUIDISTANT and not camera.distortion.any()
 
 
 def normalize_points(pixels: NDArray[np.floating], camera: Camera) -> Float:
@@ -62,6 +62,13 @@ def mean_focal_length(camera: Camera) -> float:
     return float(camera.K[0, 0] + camera.K[1, 1]) / 2.0
 
 
+def homogeneous(normalized: Float) -> Float:
+    """Rays (3, N) with z = 1 of normalised coordinates (N, 2)."""
+    rays = np.ones((3, len(normalized)))
+    rays[:2] = normalized.T
+    return rays
+
+
 def to_rays(normalized: Float) -> Float:
     """Unit rays (N, 3) of normalised coordinates (N, 2)."""
     rays = np.concatenate([normalized, np.ones((len(normalized), 1))], axis=1)
@@ -89,7 +96,7 @@ def invert_pose(b_from_a: Float) -> Float:
 
 def skew(v: ArrayLike) -> Float:
     """The matrix (3, 3) for which ``skew(v) @ x`` is the cross product of v and x."""
-    x, y, z = np.asarray(v, dtype=np.float64)
+    x, y, z = np.asarray(v, dtype=np.float64).tolist()
     return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
 
 
@@ -163,16 +170,28 @@ def sampson_error(E: Float, normalized0: Float, normalized1: Float) -> Float:
 def triangulate(cam1_from_cam0: Float, normalized0: Float, normalized1: Float) -> Float:
     """Points (N, 3) in the axes of camera 0, nearest to both rays; NaN where the rays are parallel.
 
-    Solves ``depth0 * R x0 + t = depth1 * x1`` for both depths by least squares; a point may come out
-    behind a camera, which the caller decides about.
+    A point may come out behind a camera, which the caller decides about.
     """
     rotation, translation = cam1_from_cam0[:3, :3], cam1_from_cam0[:3, 3]
-    ray0 = np.concatenate([normalized0, np.ones((len(normalized0), 1))], axis=1)
-    ray1 = np.concatenate([normalized1, np.ones((len(normalized1), 1))], axis=1)
-    turned = ray0 @ rotation.T
-    aa, bb, ab = (np.einsum("ni,ni->n", u, v) for u, v in ((turned, turned), (ray1, ray1), (turned, ray1)))
-    at, bt = turned @ translation, ray1 @ translation
-    determinant = aa * bb - ab**2
-    parallel = determinant <= 1e-14 * aa * bb
-    depth0 = (ab * bt - bb * at) / np.where(parallel, np.nan, determinant)
-    return ray0 * depth0[:, None]
+    rays0, rays1 = homogeneous(normalized0), homogeneous(normalized1)
+    depth0, sine2 = triangulate_depth(rotation @ rays0, rays1, translation)
+    return (rays0 * np.where(sine2 > 1e-14, depth0, np.nan)).T
+
+
+def triangulate_depth(turned0: Float, rays1: Float, translation: Float) -> tuple[Float, Float]:
+    """Depth (N,) along rays of camera 0, and the squared sine (N,) of the angle at which the rays meet.
+
+    The depth is that which solves ``depth0 * turned0 + translation = depth1 * rays1`` by least squares; it is
+    any number, also infinite or NaN, where that sine is zero.
+
+    Args:
+        turned0: (3, N), rays of camera 0 turned into the axes of camera 1.
+        rays1: (3, N), of camera 1.
+        translation: (3,)
+    """
+    aa, bb, ab = (np.einsum("in,in->n", u, v) for u, v in ((turned0, turned0), (rays1, rays1), (turned0, rays1)))
+    scale = aa * bb
+    determinant = scale - ab * ab
+    with np.errstate(divide="ignore", invalid="ignore"):
+        depth0 = (ab * (translation @ rays1) - bb * (translation @ turned0)) / determinant
+    return depth0, determinant / scale

@@ -19,7 +19,7 @@ from feature_matcher_ros.datatypes import (
     RelativePose,
     ScaleSource,
 )
-from feature_matcher_ros.geometry import to_rays, transform_points, triangulate
+from feature_matcher_ros.geometry import homogeneous, transform_points, triangulate_depth
 from feature_matcher_ros.tracks import Ids
 
 # Rays that meet at less than this angle do not tell a depth.
@@ -76,37 +76,36 @@ def triangulate_unit(pose: RelativePose, x0: Float, x1: Float) -> Float:
     """
     if pose.direction is None:
         return np.full((len(x0), 3), np.nan)
-    unit_pose = np.eye(4)
-    unit_pose[:3, :3], unit_pose[:3, 3] = pose.rotation, pose.direction
-    points = triangulate(unit_pose, x0, x1)
-    turned = to_rays(x0) @ pose.rotation.T
-    angle = np.linalg.norm(np.cross(turned, to_rays(x1)), axis=1)
-    in_front = (points[:, 2] > 0) & (transform_points(unit_pose, points)[:, 2] > 0)
-    points[~(in_front & (angle > _MIN_ANGLE_RAD))] = np.nan
-    return points
+    rays0 = homogeneous(x0)
+    turned = pose.rotation @ rays0
+    depth, sine2 = triangulate_depth(turned, homogeneous(x1), pose.direction)
+    known = (sine2 > np.sin(_MIN_ANGLE_RAD) ** 2) & (depth > 0) & (depth * turned[2] + pose.direction[2] > 0)
+    return (rays0 * np.where(known, depth, np.nan)).T
 
 
 def baseline_length(pose: RelativePose, known: Float, normalized1: Float) -> float | None:
     """Length of the translation under which ``known`` (M, 3), in the axes of camera 0, is seen at ``normalized1``.
 
-    With rotation R and unit direction d, ``x1 x (R X + length * d) = 0`` gives one length per point; the
+    With rotation R, unit direction d and ray r, ``r x (R X + length * d) = 0`` gives one length per point; the
     median is taken, weighted by how much a point's ray tells of it. None where too few points are known.
     """
     assert pose.direction is not None
     usable = np.isfinite(known[:, 2])
     if np.count_nonzero(usable) < _MIN_SHARED:
         return None
-    turned, rays1 = known[usable] @ pose.rotation.T, to_rays(normalized1[usable])
-    across = np.cross(rays1, pose.direction)
-    weight = np.maximum(np.linalg.norm(across, axis=1), 1e-9)
-    lengths = -np.einsum("mi,mi->m", np.cross(rays1, turned), across) / weight**2
-    return max(0.0, _weighted_median(lengths, weight / np.linalg.norm(turned, axis=1)))
+    turned, rays = pose.rotation @ known[usable].T, homogeneous(normalized1[usable])
+    rays /= np.sqrt(np.einsum("im,im->m", rays, rays))
+    # Products of two cross products with r, by Lagrange's identity.
+    along = pose.direction @ rays
+    across2 = np.maximum(1.0 - along * along, 1e-18)
+    lengths = (along * np.einsum("im,im->m", rays, turned) - pose.direction @ turned) / across2
+    return max(0.0, _weighted_median(lengths, np.sqrt(across2 / np.einsum("im,im->m", turned, turned))))
 
 
 def _weighted_median(values: Float, weights: Float) -> float:
     order = np.argsort(values)
     cumulative = np.cumsum(weights[order])
-    return float(values[order][np.searchsorted(cumulative, cumulative[-1] / 2.0)])
+    return float(values[order[np.searchsorted(cumulative, cumulative[-1] / 2.0)]])
 
 
 def carry_landmarks(

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from feature_matcher_ros.datatypes import (
-    Camera,
     Float,
-    Matches,
     MetricPoints,
     Odometry,
     PoseEstimate,
     RelativePose,
     ScaleSource,
 )
-from feature_matcher_ros.geometry import invert_pose, normalize_points, pose_from
+from feature_matcher_ros.geometry import invert_pose, pose_from
 from feature_matcher_ros.keyframes import Keyframe
 from feature_matcher_ros.landmarks import Landmarks, baseline_length, carry_landmarks, collect, triangulate_unit
 from feature_matcher_ros.tracks import Ids
@@ -34,8 +32,8 @@ class Step:
 
 def chain(
     keyframe: Keyframe,
-    camera: Camera,
-    matches: Matches,
+    normalized0: Float,
+    normalized1: Float,
     ids: Ids,
     metric: MetricPoints | None,
     estimate: PoseEstimate,
@@ -45,6 +43,14 @@ def chain(
     The length of the translation is the measured one where stereo or depth gave it; else the one under
     which the landmarks of the keyframe are seen where they are; else, for the first translation of a
     segment, 1, which then defines the keyframe's landmarks and with them the segment's unit.
+
+    Args:
+        keyframe: the frame 0 of the pair; receives its first landmarks.
+        normalized0: (M, 2) undistorted normalised coordinates of the matches in the keyframe.
+        normalized1: (M, 2) in the current frame.
+        ids: (M,) of the tracks that the matches belong to.
+        metric: where the matches are in metres, if measured.
+        estimate: the motion of the pair, with a pose.
     """
     pose = estimate.pose
     assert pose is not None
@@ -53,15 +59,13 @@ def chain(
     known = keyframe.landmarks.find(ids)
     if metric is not None:
         known = np.where(np.isnan(metric.points), known, metric.points)
-    x0 = normalize_points(matches.points0, keyframe.frame.camera)
-    x1 = normalize_points(matches.points1, camera)
-    unit = triangulate_unit(pose, x0, x1)
+    unit = triangulate_unit(pose, normalized0, normalized1)
     if len(keyframe.landmarks.ids) == 0 and keyframe.scale_source is ScaleSource.NONE and pose.direction is not None:
         if np.count_nonzero(np.isfinite(unit[estimate.inliers, 2])) < _MIN_FIRST_LANDMARKS:
             return None
         keyframe.landmarks = collect(ids, unit, estimate.inliers)
         known = unit
-    length = _length(pose, known, x1, estimate)
+    length = _length(pose, known, normalized1, estimate)
     if length is None:
         return None
     cam1_from_cam0 = pose_from(pose.rotation, np.zeros(3) if pose.direction is None else pose.direction * length)

@@ -74,13 +74,11 @@ def _extended(table: TrackTable, ids: Ids, points: Pixels, keypoints: NDArray[np
 
 def _rows_by_keypoint(known: NDArray[np.int32], keypoints: NDArray[np.int32]) -> NDArray[np.int64]:
     """Row of each keypoint in ``known``, or -1."""
-    rows = np.full(len(keypoints), -1, np.int64)
-    if len(known):
-        order = np.argsort(known)
-        found = order[np.minimum(np.searchsorted(known[order], keypoints), len(known) - 1)]
-        hit = known[found] == keypoints
-        rows[hit] = found[hit]
-    return rows
+    if len(known) == 0 or len(keypoints) == 0:
+        return np.full(len(keypoints), -1, np.int64)
+    row_of = np.full(1 + max(int(known.max()), int(keypoints.max())), -1, np.int64)
+    row_of[known] = np.arange(len(known))
+    return row_of[keypoints]
 
 
 def _rows_by_position(anchors: Pixels, points: Pixels, radius_px: float) -> NDArray[np.int64]:

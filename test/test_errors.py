@@ -22,5 +22,9 @@ def test_one_base_catches_every_error_and_nothing_else_does() -> None:
 
 
 def test_the_text_of_an_error_is_its_sentence() -> None:
-    for cls in CLASSES.values():
-        assert str(cls("K = 0: calibrate the camera.")) == "K = 0: calibrate the camera."
+    for name, cls in CLASSES.items():
+        if name != "FrameError":
+            assert str(cls("K = 0: calibrate the camera.")) == "K = 0: calibrate the camera."
+    error = errors.FrameError(5, "left", "it is dark: wait for the day.")
+    assert str(error) == "the frame of 'left' with the stamp 5 ns cannot be processed: it is dark: wait for the day."
+    assert (error.stamp_ns, error.frame_id, error.reason) == (5, "left", "it is dark: wait for the day.")

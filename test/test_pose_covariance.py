@@ -9,6 +9,7 @@ from synthetic_pairs import PINHOLE, Problem, Settings, make_problem, stereo_poi
 
 from feature_matcher_ros.config import PoseConfig
 from feature_matcher_ros.datatypes import MotionType, RelativePose
+from feature_matcher_ros.geometry import normalize_points
 from feature_matcher_ros.relative_pose import estimate_relative_pose
 from feature_matcher_ros.relative_pose.correspondences import make_correspondences
 from feature_matcher_ros.relative_pose.depth_residuals import MetricPose, depth_residuals
@@ -96,8 +97,12 @@ def test_lucky_matches_claim_no_more_than_the_expected_noise_supports():
     assert 0.05 < np.trace(exact.covariance) / np.trace(noisy.covariance) < 1.0
 
 
+def normalized(problem: Problem):
+    return (normalize_points(points, problem.camera) for points in (problem.points0, problem.points1))
+
+
 def true_matches(problem: Problem):
-    matches, _ = make_correspondences(problem.points0, problem.points1, problem.camera, problem.camera)
+    matches, _ = make_correspondences(*normalized(problem), problem.camera, problem.camera)
     return matches.only(problem.true_matches)
 
 
@@ -141,7 +146,7 @@ def test_depth_residuals_are_white():
     residuals = []
     for seed in range(20):
         problem = make_problem(MotionType.GENERAL, seed, Settings(outlier_ratio=0.0))
-        matches, _ = make_correspondences(problem.points0, problem.points1, PINHOLE, PINHOLE)
+        matches, _ = make_correspondences(*normalized(problem), PINHOLE, PINHOLE)
         _, known = depth_matches(matches, stereo_points(problem, seed))
         pose = MetricPose(problem.rotation, problem.cam1_from_cam0[:3, 3])
         residuals.append(depth_residuals(pose, known, 0.5))

@@ -31,9 +31,11 @@ _MARGIN_SHARE = 0.25  # of the width and height, that a distorting lens may see 
 _MAX_SHIFT_PX = 1e-3
 
 
-def measure_by_depth(camera: Camera, depth: DepthView, pixels: Pixels) -> tuple[Float, Float]:
-    """Points (N, 3) in the camera's axes and the standard deviations (N,) of their depths, NaN where unknown."""
-    normalized = normalize_points(pixels, camera)
+def measure_by_depth(camera: Camera, depth: DepthView, pixels: Pixels, normalized: Float) -> tuple[Float, Float]:
+    """Points (N, 3) in the camera's axes and the standard deviations (N,) of their depths, NaN where unknown.
+
+    ``pixels`` (N, 2) are as seen, ``normalized`` (N, 2) the same undistorted.
+    """
     if _is_registered(camera, depth):
         z = sample_depth(depth.depth_m, pixels)
     else:

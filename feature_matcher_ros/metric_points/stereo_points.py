@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_matcher_ros.datatypes import Camera, Float, Image, Pixels, StereoView
+from feature_matcher_ros.datatypes import Float, Image, Pixels, StereoView
 from feature_matcher_ros.geometry import (
     essential_from_pose,
     mean_focal_length,
@@ -16,7 +16,7 @@ from feature_matcher_ros.geometry import (
     transform_points,
     triangulate,
 )
-from feature_matcher_ros.images import image_size, resize, to_grey
+from feature_matcher_ros.images import to_grey
 
 # Standard deviation of a disparity found by Lucas-Kanade, as seen in rendered scenes and, across the
 # epipolar line, in real ones.
@@ -41,8 +41,10 @@ _LK_WINDOW = (11, 11)
 _LK_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.03)
 
 
-def measure_by_stereo(image: Image, camera: Camera, stereo: StereoView, pixels: Pixels) -> tuple[Float, Float]:
+def measure_by_stereo(image: Image, stereo: StereoView, pixels: Pixels, normalized: Float) -> tuple[Float, Float]:
     """Points (N, 3) in the camera's axes and the standard deviations (N,) of their depths, NaN where unknown.
+
+    ``pixels`` (N, 2) are as seen by the left camera, ``normalized`` (N, 2) the same undistorted.
 
     Each pixel is sought along its epipolar curve in a small image, then followed to a fraction of a
     pixel and back by Lucas-Kanade flow. The flow is free to leave the curve, so that its distance
@@ -53,7 +55,6 @@ def measure_by_stereo(image: Image, camera: Camera, stereo: StereoView, pixels: 
     if len(pixels) == 0:
         return np.zeros((0, 3)), np.zeros(0)
     left, right = _even_contrast(to_grey(image)), _even_contrast(to_grey(stereo.image))
-    normalized = normalize_points(pixels, camera)
     guess = _coarse_search(left, right, pixels, _epipolar_curves(normalized, stereo))
     right_pixels, found = _follow(left, right, pixels, guess)
 
@@ -123,9 +124,8 @@ def _coarse_search(left: Image, right: Image, pixels: Pixels, curves: NDArray[np
 
 def _patches(image: Image, pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Grey values (..., P) about pixels (..., 2) in the shrunk image, and which of these lie inside."""
-    width, height = (max(1, side // _SHRINK_FACTOR) for side in image_size(image))
-    small = resize(image, (width, height)).astype(np.float32)
-    radius = _PATCH_RADIUS
+    small, radius = _shrunk(image), _PATCH_RADIUS
+    height, width = small.shape
     padded = cv2.copyMakeBorder(small, radius, radius, radius, radius, cv2.BORDER_REPLICATE)
     windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * radius + 1, 2 * radius + 1))
     places = np.nan_to_num(np.rint((pixels + 0.5) / _SHRINK_FACTOR - 0.5), nan=-1.0)
@@ -134,6 +134,16 @@ def _patches(image: Image, pixels: NDArray[np.float32]) -> tuple[NDArray[np.floa
     columns = np.clip(columns, 0, width - 1).astype(np.intp)
     rows = np.clip(rows, 0, height - 1).astype(np.intp)
     return windows[rows, columns].reshape(*rows.shape, -1), inside
+
+
+def _shrunk(image: Image) -> NDArray[np.float32]:
+    """Means of blocks of pixels; left-over rows and columns are dropped."""
+    means = cv2.boxFilter(image, cv2.CV_32F, (_SHRINK_FACTOR, _SHRINK_FACTOR))  # far quicker than resizing
+    (height, first_row), (width, first_column) = (
+        (max(1, side // _SHRINK_FACTOR), min(_SHRINK_FACTOR // 2, side - 1)) for side in image.shape
+    )
+    centers = means[first_row::_SHRINK_FACTOR, first_column::_SHRINK_FACTOR]
+    return np.asarray(centers[:height, :width], dtype=np.float32)
 
 
 def _follow(left: Image, right: Image, pixels: Pixels, guess: Pixels) -> tuple[Pixels, NDArray[np.bool_]]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import Camera, Float
-from feature_matcher_ros.geometry import mean_focal_length, normalize_points
+from feature_matcher_ros.geometry import mean_focal_length
 
 Mask = NDArray[np.bool_]
 
@@ -53,31 +53,34 @@ class Correspondences:
         """Part of the matches, by mask or by number."""
         numbers = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
         # Indexing with [:, numbers] would give columns in memory, and half the speed ever after.
-        return replace(self, rays0=np.take(self.rays0, numbers, axis=1), rays1=np.take(self.rays1, numbers, axis=1))
+        rays0, rays1 = np.take(self.rays0, numbers, axis=1), np.take(self.rays1, numbers, axis=1)
+        return Correspondences(rays0, rays1, self.image_area, self.image_diagonal)
+
+    def first(self, count: int) -> Correspondences:
+        """At most so many of the matches."""
+        return Correspondences(self.rays0[:, :count], self.rays1[:, :count], self.image_area, self.image_diagonal)
 
 
 def make_correspondences(
-    points0: NDArray[np.floating], points1: NDArray[np.floating], camera0: Camera, camera1: Camera
+    normalized0: Float, normalized1: Float, camera0: Camera, camera1: Camera
 ) -> tuple[Correspondences, Mask]:
-    """Undistort matches (M, 2), (M, 2); also return which of them (M,) can be used and were kept."""
-    usable = np.isfinite(points0[:, 0] + points0[:, 1] + points1[:, 0] + points1[:, 1])
+    """From undistorted matches (M, 2), (M, 2); also return which of them (M,) can be used and were kept."""
+    radius2 = np.maximum(
+        np.einsum("mi,mi->m", normalized0, normalized0), np.einsum("mi,mi->m", normalized1, normalized1)
+    )
+    usable = radius2 < _MAX_NORMALIZED_RADIUS**2  # not so where undistortion failed, or of what is no number
     if not np.all(usable):
-        points0, points1 = points0[usable], points1[usable]
-    x0, x1 = normalize_points(points0, camera0), normalize_points(points1, camera1)
-    radius2 = np.maximum(x0[:, 0] ** 2 + x0[:, 1] ** 2, x1[:, 0] ** 2 + x1[:, 1] ** 2)
-    seen = radius2 < _MAX_NORMALIZED_RADIUS**2  # not so where undistortion failed
-    if not np.all(seen):
-        usable[usable] = seen
-        x0, x1 = x0[seen], x1[seen]
-    rays0 = _homogeneous_pixels(x0, mean_focal_length(camera0))
-    rays1 = _homogeneous_pixels(x1, mean_focal_length(camera1))
+        normalized0, normalized1 = normalized0[usable], normalized1[usable]
+    rays0 = _homogeneous_pixels(normalized0, mean_focal_length(camera0))
+    rays1 = _homogeneous_pixels(normalized1, mean_focal_length(camera1))
     area, diagonal = float(camera1.width * camera1.height), float(np.hypot(camera1.width, camera1.height))
     return Correspondences(rays0, rays1, area, diagonal), usable
 
 
 def _homogeneous_pixels(normalized: Float, focal: float) -> Float:
-    rays = np.full((3, len(normalized)), focal)
-    rays[:2] = normalized.T * focal
+    rays = np.empty((3, len(normalized)))
+    np.multiply(normalized.T, focal, out=rays[:2])
+    rays[2] = focal
     return rays
 
 
@@ -89,4 +92,4 @@ def are_distinct(matches: Correspondences, count: int) -> bool:
 
 def _count_distinct(matches: Correspondences) -> int:
     quarters = np.round(4.0 * np.concatenate([matches.rays0[:2], matches.rays1[:2]])).astype(np.int64)
-    return len(np.unique(((quarters[0] * 65599 + quarters[1]) * 65599 + quarters[2]) * 65599 + quarters[3]))
+    return len(set((((quarters[0] * 65599 + quarters[1]) * 65599 + quarters[2]) * 65599 + quarters[3]).tolist()))

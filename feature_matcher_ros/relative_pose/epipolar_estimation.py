@@ -13,7 +13,7 @@ from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.relative_pose.correspondences import Correspondences, Mask
 from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion
 from feature_matcher_ros.relative_pose.parallax import measure_parallax, plausible_depth
-from feature_matcher_ros.relative_pose.pose_refinement import refine_motion, robust_sigma
+from feature_matcher_ros.relative_pose.pose_refinement import make_loss, refine_motion, robust_sigma
 
 # The search scores its models on so many matches, drawn at random, unless too few of them agree; the
 # refinement uses all.
@@ -69,23 +69,30 @@ class EpipolarFit:
         """Which matches a refinement may weigh; those far beyond the gate can only be wrong."""
         return self.plausible & (self.distance2 < (REFINEMENT_GATES * noise.gate_px) ** 2)
 
+    def usable_distance2(self, noise: Noise) -> Float:
+        """(M,), infinite for those that are not usable."""
+        return np.where(self.usable(noise), self.distance2, np.inf)
+
 
 def search_epipolar(matches: Correspondences, config: PoseConfig) -> EpipolarMotion | None:
     """LO-RANSAC with the five-point solver; None if it finds nothing at all."""
     drawn = draw_matches(matches, _MAX_SEARCH_MATCHES, config.seed)
-    motion, inlier_ratio = _search(drawn, config)
+    motion, inlier_ratio = search_among(drawn, config, _MIN_ITERATIONS)
     if len(drawn) < len(matches) and inlier_ratio < _MIN_SEARCH_INLIER_RATIO:
-        motion, _ = _search(matches, config)
+        motion, _ = search_among(matches, config, _MIN_ITERATIONS)
     return motion
 
 
-def _search(matches: Correspondences, config: PoseConfig) -> tuple[EpipolarMotion | None, float]:
+def search_among(
+    matches: Correspondences, config: PoseConfig, min_iterations: int
+) -> tuple[EpipolarMotion | None, float]:
+    """The same among all of the given matches; also the share of them that agrees."""
     pose, info = poselib.estimate_relative_pose(
         matches.pixels0,
         matches.pixels1,
         poselib_camera(matches.focal0),
         poselib_camera(matches.focal1),
-        ransac_options(config, _MIN_ITERATIONS) | {"max_epipolar_error": config.max_epipolar_error_px},
+        ransac_options(config, min_iterations) | {"max_epipolar_error": config.max_epipolar_error_px},
         {"max_iterations": 0},
     )
     return (None if info["num_inliers"] < 5 else _epipolar_motion(pose)), float(info["inlier_ratio"])
@@ -93,8 +100,8 @@ def _search(matches: Correspondences, config: PoseConfig) -> tuple[EpipolarMotio
 
 def _epipolar_motion(pose: poselib.CameraPose) -> EpipolarMotion | None:
     rotation, translation = np.asarray(pose.R, dtype=np.float64), np.asarray(pose.t, dtype=np.float64)
-    length = float(np.linalg.norm(translation))
-    if not np.all(np.isfinite(rotation)) or not 0.0 < length < np.inf:
+    length = math.sqrt(translation @ translation)
+    if not math.isfinite(rotation.sum()) or not 0.0 < length < math.inf:
         return None
     return EpipolarMotion(rotation, translation / length)
 
@@ -104,7 +111,7 @@ def polish_epipolar(motion: EpipolarMotion, matches: Correspondences, noise: Noi
     fit = describe_epipolar(motion, matches, noise)
     if np.count_nonzero(fit.inliers) < 6:
         return fit
-    return describe_epipolar(_polish(fit.motion, matches.only(fit.inliers), noise), matches, noise)
+    return describe_epipolar(polish_motion(fit.motion, matches.only(fit.inliers), noise), matches, noise)
 
 
 def refine_epipolar(fit: EpipolarFit, matches: Correspondences, noise: Noise) -> EpipolarFit:
@@ -112,11 +119,13 @@ def refine_epipolar(fit: EpipolarFit, matches: Correspondences, noise: Noise) ->
     usable = fit.usable(noise)
     if np.count_nonzero(usable) < 6:
         return fit
-    refined = refine_motion(fit.motion, matches.only(usable), noise.gate_px, noise.floor_px)
+    sigma = robust_sigma(fit.distance2[usable], 1, noise.gate_px, noise.floor_px)
+    refined = refine_motion(fit.motion, matches.only(usable), make_loss(sigma, 1))
     return describe_epipolar(refined, matches, noise)
 
 
-def _polish(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> EpipolarMotion:
+def polish_motion(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> EpipolarMotion:
+    """Least squares over the given matches, but for those beyond the gate."""
     start = poselib.CameraPose()
     start.R, start.t = motion.rotation, motion.direction
     pose, _ = poselib.refine_relative_pose(
@@ -132,13 +141,12 @@ def _polish(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> E
 
 def describe_epipolar(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> EpipolarFit:
     """Measure all matches against a motion, whose direction is reversed if that brings more of them in front."""
-    residuals = motion.residuals(matches)
-    distance2 = residuals[0] ** 2
+    distance2 = motion.residuals(matches)[0] ** 2
     near_line = distance2 < noise.gate_px**2
-    sigma = robust_sigma(residuals, noise.gate_px, noise.floor_px)
+    sigma = robust_sigma(distance2, 1, noise.gate_px, noise.floor_px)
     parallax = measure_parallax(motion, matches)
-    significant = parallax.displacement_px[near_line & (np.abs(parallax.displacement_px) > 3.0 * sigma)]
-    if 2 * np.count_nonzero(significant > 0.0) < len(significant):
+    displacement = parallax.displacement_px[near_line]
+    if np.count_nonzero(displacement > 3.0 * sigma) < np.count_nonzero(displacement < -3.0 * sigma):
         motion, parallax = EpipolarMotion(motion.rotation, -motion.direction), parallax.reversed()
     by_chance = 0.5 * noise.chance_near_line(matches) * np.count_nonzero(~near_line)
     return EpipolarFit(motion, distance2, near_line, plausible_depth(parallax, near_line, sigma, by_chance))

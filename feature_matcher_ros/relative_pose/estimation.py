@@ -1,7 +1,9 @@
 """The motion between two views: what kind it is, how large, and how well it is known.
 
-The epipolar geometry (LO-RANSAC of PoseLib), the best homography, the best rotation and no motion at all
-compete for the matches, see ``motion_selection``. The winner is refined over all matches; its covariance
+Where a look at some of the matches leaves no doubt that the camera moved before things of different depth,
+see ``quick_look``, only the epipolar geometry is fitted. Else the epipolar geometry (LO-RANSAC of PoseLib),
+the best homography, the best rotation and no motion at all compete for all matches, see
+``motion_selection``. The winner is refined over all matches; its covariance
 follows from the last step. Metric points, where there are enough of them, give the translation its length.
 """
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from feature_matcher_ros.config import PoseConfig
 from feature_matcher_ros.datatypes import (
     Camera,
+    Float,
     MetricPoints,
     MotionType,
     PoseEstimate,
@@ -22,6 +25,7 @@ from feature_matcher_ros.datatypes import (
     ScaleSource,
     Status,
 )
+from feature_matcher_ros.geometry import normalize_points
 from feature_matcher_ros.relative_pose.correspondences import Correspondences, Mask, are_distinct, make_correspondences
 from feature_matcher_ros.relative_pose.epipolar_estimation import describe_epipolar, noise_from
 from feature_matcher_ros.relative_pose.metric_motion import MetricFit, agreeing_with, depth_matches, fit_metric
@@ -65,13 +69,27 @@ def estimate_relative_pose(
         Between two motions that a plane shows alike the status is DEGENERATE and the motion type PLANAR.
         Where metric points confirm that there is no translation, ``baseline_m`` is 0.
     """
-    matches, usable = make_correspondences(points0, points1, camera0, camera1)
+    x0, x1 = normalize_points(points0, camera0), normalize_points(points1, camera1)
+    return estimate_from_normalized(x0, x1, camera0, camera1, config, metric=metric)
+
+
+def estimate_from_normalized(
+    normalized0: Float,
+    normalized1: Float,
+    camera0: Camera,
+    camera1: Camera,
+    config: PoseConfig,
+    *,
+    metric: MetricPoints | None = None,
+) -> PoseEstimate:
+    """Do the same with matches (M, 2) that are undistorted and normalised already."""
+    matches, usable = make_correspondences(normalized0, normalized1, camera0, camera1)
     if not are_distinct(matches, config.min_matches):
-        return _failure(Status.TOO_FEW_MATCHES, MotionType.UNKNOWN, np.zeros(len(points0), dtype=np.bool_))
+        return _failure(Status.TOO_FEW_MATCHES, MotionType.UNKNOWN, np.zeros(len(usable), dtype=np.bool_))
     solution = _solve(matches, None if metric is None else _only(metric, usable), config)
     if _stands(solution, matches, config):
         solution = _standing(solution)
-    inliers = np.zeros(len(points0), dtype=np.bool_)
+    inliers = np.zeros(len(usable), dtype=np.bool_)
     inliers[usable] = solution.inliers
     if not _is_supported(solution, matches, config):
         return _failure(Status.TOO_FEW_INLIERS, MotionType.UNKNOWN, inliers)
@@ -149,9 +167,14 @@ def _is_supported(solution: Solution, matches: Correspondences, config: PoseConf
 def _is_certain(pose: RelativePose) -> bool:
     if not np.all(np.isfinite(pose.covariance)):
         return False
-    if np.linalg.eigvalsh(pose.covariance[-3:, -3:])[-1] > _MAX_ROTATION_SIGMA**2:
+    if not _is_within(pose.covariance[-3:, -3:], _MAX_ROTATION_SIGMA):
         return False
-    length = pose.baseline_m or 1.0
-    return pose.direction is None or bool(
-        np.linalg.eigvalsh(pose.covariance[:3, :3])[-1] < (_MAX_DIRECTION_SIGMA * length) ** 2
+    return pose.direction is None or _is_within(
+        pose.covariance[:3, :3], _MAX_DIRECTION_SIGMA * (pose.baseline_m or 1.0)
     )
+
+
+def _is_within(covariance: Float, max_sigma: float) -> bool:
+    """Whether no direction has a larger standard deviation."""
+    variances = covariance.diagonal().sum()  # at least the largest one, which takes longer to find
+    return bool(variances <= max_sigma**2 or np.linalg.eigvalsh(covariance)[-1] <= max_sigma**2)

@@ -34,6 +34,7 @@ from feature_matcher_ros.relative_pose.pose_refinement import (
     refine,
     robust_sigma,
     squared_length,
+    weighted_sums,
 )
 
 _MAX_SEARCH_POINTS = 300
@@ -74,18 +75,16 @@ class _Observations:
     def normals(self, pose: MetricPose, loss: Loss | None) -> Normals:
         """Residuals (2, K + L) of both kinds, the second component of an epipolar one being zero."""
         residuals, jacobian = depth_linearization(pose, self.known, self.sigma_px)
-        weights = np.ones(len(self.known)) if loss is None else loss.weights(squared_length(residuals))
-        information, gradient = np.zeros((6, 6)), np.zeros(6)
-        for derivative, residual in zip(jacobian, residuals, strict=True):
-            weighted = derivative * weights
-            information += weighted @ derivative.T
-            gradient += weighted @ residual
+        length2 = squared_length(residuals)
+        weights, cost = (None, float(length2.sum())) if loss is None else loss.weigh(length2)
+        information, gradient = weighted_sums(jacobian, residuals, weights)
         if len(self.others) == 0:
-            return Normals(residuals, information, gradient)
+            return Normals(residuals, cost, information, gradient)
         epipolar, by_pose = normals(pose.to_epipolar(), self.others, loss), _epipolar_by_pose(pose)
         padded = np.concatenate([epipolar.residuals, np.zeros_like(epipolar.residuals)])
         return Normals(
             np.concatenate([residuals, padded], axis=1),
+            cost + epipolar.cost,
             information + by_pose.T @ epipolar.information @ by_pose,
             gradient + by_pose.T @ epipolar.gradient,
         )
@@ -174,7 +173,7 @@ def _sigma(pose: MetricPose, known: DepthMatches, noise: Noise) -> float:
     if pose.baseline_m < 1e-12:
         return noise.expected_px
     residuals = epipolar_residuals(pose.to_epipolar().matrix, known.matches)
-    return robust_sigma(residuals, noise.gate_px, noise.floor_px)
+    return robust_sigma(residuals[0] ** 2, 1, noise.gate_px, noise.floor_px)
 
 
 def _refine(pose: MetricPose, known: DepthMatches, others: Correspondences, noise: Noise) -> MetricFit | None:
@@ -199,9 +198,8 @@ def _covariance(pose: MetricPose, used: _Observations, loss: Loss, noise: Noise)
     if inverse is None:
         return None
     # Epipolar residuals have one component only, so the noise is that of the others.
-    return (
-        noise_variance(linear.residuals[:, : len(used.known)], loss, 6, noise) * inverse @ linear.information @ inverse
-    )
+    length2 = squared_length(linear.residuals[:, : len(used.known)])
+    return noise_variance(length2, 2, loss, 6, noise) * inverse @ linear.information @ inverse
 
 
 def _is_consistent(pose: MetricPose, known: DepthMatches, noise: Noise, config: PoseConfig) -> bool:

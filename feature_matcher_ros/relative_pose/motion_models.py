@@ -70,11 +70,12 @@ class EpipolarMotion:
         Their difference is what the residuals, being noise, add to JᵀJ; it matters where parallax is not far
         above noise.
         """
-        residuals, by_matrix = _sampson_derivative(self.matrix, matches, 1.0)
+        sampson = _sampson(self.matrix, matches)
+        by_matrix = sampson.derivative(1.0)
         tangent = self.tangent()
         gauss_newton = tangent.T @ (by_matrix @ by_matrix.T) @ tangent
-        curvature = tangent.T @ epipolar_curvature(self.matrix, matches) @ tangent
-        return gauss_newton, curvature + self._bending() @ (by_matrix @ residuals)
+        curvature = tangent.T @ sampson.curvature() @ tangent
+        return gauss_newton, curvature + self._bending() @ (by_matrix @ sampson.distance)
 
     def _bending(self) -> Float:
         """(5, 5, 9), second derivative of the matrix by the parameters, but for changes along itself."""
@@ -161,52 +162,62 @@ def nearest_rotation(matrix: Float) -> Float:
 
 def epipolar_residuals(E: Float, matches: Correspondences) -> Float:
     """Signed Sampson distances (1, M) (Hartley and Zisserman, eq. 11.9)."""
-    algebraic = np.einsum("im,im->m", matches.rays1, E @ matches.rays0)
-    return (algebraic / np.sqrt(_sampson_norm2(E, matches)))[None]
+    return _sampson(E, matches).distance[None]
 
 
 def epipolar_linearization(E: Float, matches: Correspondences) -> tuple[Float, Float]:
     """Sampson distances and their full derivative (1, 9, M), that of the denominator included."""
-    residuals, by_matrix = _sampson_derivative(E, matches, 1.0)
-    return residuals[None], by_matrix[None]
+    sampson = _sampson(E, matches)
+    return sampson.distance[None], sampson.derivative(1.0)[None]
 
 
-def epipolar_curvature(E: Float, matches: Correspondences) -> Float:
-    """Second derivative (9, 9) by E of half the sum of squared Sampson distances.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sampson:
+    """Sampson distances, and what their derivatives by E are made of."""
 
-    With distance ``r = c / sqrt(q)``, where c is linear and q quadratic in E, ``q = eᵀQe`` and ``b = Qe``:
-    ``kkᵀ - r²/q Q`` with ``k = a / sqrt(q) - 2 r/q b``, summed over the matches.
-    """
-    residuals, doubled = _sampson_derivative(E, matches, 2.0)
-    shares = residuals**2 / _sampson_norm2(E, matches)
-    image_plane = np.diag([1.0, 1.0, 0.0])
-    moments0, moments1 = ((rays * shares) @ rays.T for rays in (matches.rays0, matches.rays1))
-    blur = _EPIPOLE_BLUR_PX**2 * float(np.sum(shares)) * np.kron(image_plane, image_plane)
-    return doubled @ doubled.T - np.kron(image_plane, moments0) - np.kron(moments1, image_plane) - blur
+    E: Float  # (3, 3)
+    matches: Correspondences
+    line0: Float  # (2, M), direction across the epipolar lines in image 0
+    line1: Float  # (2, M), in image 1
+    norm2: Float  # (M,), squared length of both, with the blur about the epipoles
+    distance: Float  # (M,)
+
+    def derivative(self, factor: float) -> Float:
+        """By E, row by row (9, M); the part of the denominator times ``factor``."""
+        rays0, rays1 = self.matches.rays0, self.matches.rays1
+        by_norm = self.distance * factor / self.norm2
+        left = rays1 / np.sqrt(self.norm2)
+        left[:2] -= self.line1 * by_norm
+        by_matrix = left[:, None] * rays0  # (3, 3, M)
+        by_matrix[:, :2] -= rays1[:, None] * (self.line0 * by_norm)
+        by_matrix[:2, :2] -= _EPIPOLE_BLUR_PX**2 * self.E[:2, :2, None] * by_norm
+        return by_matrix.reshape(9, -1)
+
+    def curvature(self) -> Float:
+        """Second derivative (9, 9) by E of half the sum of squared distances.
+
+        With distance ``r = c / sqrt(q)``, where c is linear and q quadratic in E, ``q = eᵀQe`` and ``b = Qe``:
+        ``kkᵀ - r²/q Q`` with ``k = a / sqrt(q) - 2 r/q b``, summed over the matches.
+        """
+        doubled, shares = self.derivative(2.0), self.distance**2 / self.norm2
+        moments0, moments1 = ((rays * shares) @ rays.T for rays in (self.matches.rays0, self.matches.rays1))
+        moments1[:2, :2] += _EPIPOLE_BLUR_PX**2 * float(np.sum(shares)) * np.eye(2)
+        bent = (doubled @ doubled.T).reshape(3, 3, 3, 3)
+        for k in range(2):
+            bent[k, :, k] -= moments0
+            bent[:, k, :, k] -= moments1
+        return bent.reshape(9, 9)
 
 
-def _sampson_derivative(E: Float, matches: Correspondences, factor: float) -> tuple[Float, Float]:
-    """Sampson distances (M,), their derivative (9, M) by E, that of the denominator times ``factor``."""
-    line1, line0 = E @ matches.rays0, E.T @ matches.rays1
+def _sampson(E: Float, matches: Correspondences) -> _Sampson:
+    line1, line0 = E @ matches.rays0, E.T[:2] @ matches.rays1
     algebraic = np.einsum("im,im->m", matches.rays1, line1)
-    line1[2] = line0[2] = 0.0
-    norm = np.sqrt(np.einsum("im,im->m", line1, line1) + np.einsum("im,im->m", line0, line0) + _blur2(E))
-    residuals = algebraic / norm
-    by_norm = factor * residuals / norm**2
-    left, right = matches.rays1 / norm - line1 * by_norm, line0 * by_norm
-    by_matrix = left[:, None] * matches.rays0 - matches.rays1[:, None] * right  # (3, 3, M)
-    by_matrix[:2, :2] -= _EPIPOLE_BLUR_PX**2 * E[:2, :2, None] * by_norm
-    return residuals, by_matrix.reshape(9, -1)
-
-
-def _sampson_norm2(E: Float, matches: Correspondences) -> Float:
-    line1, line0 = E[:2] @ matches.rays0, E.T[:2] @ matches.rays1
-    return np.einsum("im,im->m", line1, line1) + np.einsum("im,im->m", line0, line0) + _blur2(E)
-
-
-def _blur2(E: Float) -> float:
+    line1 = line1[:2]
     image_part = E[:2, :2].ravel()
-    return _EPIPOLE_BLUR_PX**2 * float(image_part @ image_part) + 1e-24
+    norm2 = np.einsum("im,im->m", line1, line1)
+    norm2 += np.einsum("im,im->m", line0, line0)
+    norm2 += _EPIPOLE_BLUR_PX**2 * float(image_part @ image_part) + 1e-24
+    return _Sampson(E, matches, line0, line1, norm2, algebraic / np.sqrt(norm2))
 
 
 def transfer_residuals(H: Float, matches: Correspondences) -> Float:

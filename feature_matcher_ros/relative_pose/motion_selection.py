@@ -70,39 +70,40 @@ class Evidence:
         return -2.0 * self.log_likelihood + parameters + freedom.price_per_match * self.num_good
 
 
-def transfer_evidence(length2: Float, noise: NoiseRange) -> Evidence:
+def transfer_evidence(length2: Float, noise: NoiseRange, em_steps: int = _EM_STEPS) -> Evidence:
     """Evidence for a homography from squared transfer residuals (M,)."""
     variance, good_share = noise.expected_px**2, 0.7
-    for _ in range(_EM_STEPS):
-        good = good_share / (2.0 * np.pi * variance) * np.exp(-0.5 * length2 / variance)
+    for _ in range(em_steps):
+        good = good_share / (2.0 * math.pi * variance) * np.exp(length2 * (-0.5 / variance))
         density = good + (1.0 - good_share) * noise.outlier_density
         posterior = good / density
-        total = float(np.sum(posterior))
+        total = float(posterior.sum())
         good_share = _share(total / len(length2))
         variance = noise.clip(float(posterior @ length2) / (2.0 * total + 1e-12))
     return Evidence(float(np.sum(np.log(density))), len(length2), total)
 
 
-def epipolar_evidence(distance2: Float, length2: Float, noise: NoiseRange) -> Evidence:
+def epipolar_evidence(distance2: Float, length2: Float, noise: NoiseRange, em_steps: int = _EM_STEPS) -> Evidence:
     """Evidence for an epipolar geometry that competes with a homography.
 
     Args:
         distance2: squared Sampson distances (M,).
         length2: squared transfer residuals (M,) of the homography; what exceeds ``distance2`` is parallax.
         noise: as for the competitor.
+        em_steps: fewer of them give a lower bound.
     """
     parallax2 = np.maximum(length2 - distance2, 0.0)
     prior = 1.0 / (np.sqrt(parallax2) + 2.0 * noise.expected_px)
     prior *= 0.5 / math.log1p(noise.max_parallax_px / (2.0 * noise.expected_px))
     variance = roughness = noise.expected_px**2
     good_share, flat_share = 0.7, 0.5
-    for _ in range(_EM_STEPS):
-        across = good_share / math.sqrt(2.0 * np.pi * variance) * np.exp(-0.5 * distance2 / variance)
-        flat = across * flat_share / math.sqrt(2.0 * np.pi * roughness) * np.exp(-0.5 * parallax2 / roughness)
-        deep = across * (1.0 - flat_share) * prior
+    for _ in range(em_steps):
+        across = good_share / math.sqrt(2.0 * math.pi * variance) * np.exp(distance2 * (-0.5 / variance))
+        flat = flat_share / math.sqrt(2.0 * math.pi * roughness) * across * np.exp(parallax2 * (-0.5 / roughness))
+        deep = (1.0 - flat_share) * across * prior
         density = flat + deep + (1.0 - good_share) * noise.outlier_density
         flat, deep = flat / density, deep / density
-        num_flat, num_deep = float(np.sum(flat)), float(np.sum(deep))
+        num_flat, num_deep = float(flat.sum()), float(deep.sum())
         total = num_flat + num_deep + 1e-12
         good_share, flat_share = _share(total / len(length2)), _share(num_flat / total)
         variance = noise.clip(float((flat + deep) @ distance2) / total)

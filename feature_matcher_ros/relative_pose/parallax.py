@@ -38,14 +38,14 @@ class Parallax:
 def measure_parallax(motion: EpipolarMotion, matches: Correspondences) -> Parallax:
     """Compare point 1 with the place where point 0 would be at infinity, and the way it moves when nearer."""
     turned = motion.rotation @ matches.rays0
-    depth = np.where(np.abs(turned[2]) < 1e-9, 1e-9, turned[2])
-    x, y = turned[0] / depth, turned[1] / depth
+    depth = turned[2]
+    depth[depth == 0.0] = 1e-9
     focal = matches.focal1 if len(matches) else 1.0
-    way_x = focal * (motion.direction[0] - x * motion.direction[2])
-    way_y = focal * (motion.direction[1] - y * motion.direction[2])
-    along = (matches.rays1[0] - focal * x) * way_x + (matches.rays1[1] - focal * y) * way_y
-    length = np.maximum(np.hypot(way_x, way_y), 1e-9)
-    displacement = along / length * np.sign(depth)
+    infinity = turned[:2] * (focal / depth)
+    way = focal * motion.direction[:2, None] - motion.direction[2] * infinity
+    length = np.sqrt(np.einsum("im,im->m", way, way)) + 1e-9
+    along = np.einsum("im,im->m", matches.rays1[:2] - infinity, way)
+    displacement = along / np.copysign(length, depth)
     return Parallax(displacement, displacement / length)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from feature_matcher_ros.relative_pose.motion_models import (
     nearest_rotation,
 )
 from feature_matcher_ros.relative_pose.parallax import measure_parallax
-from feature_matcher_ros.relative_pose.pose_refinement import squared_length
+from feature_matcher_ros.relative_pose.pose_refinement import make_loss, refine_motion, robust_sigma, squared_length
 
 _MAX_SEARCH_MATCHES = 100
 _MIN_ITERATIONS = 30
@@ -40,6 +41,10 @@ class TransferFit:
     def usable(self, noise: Noise) -> Mask:
         """Which matches (M,) a refinement may weigh; those far beyond the gate can only be wrong."""
         return self.length2 < (REFINEMENT_GATES * noise.gate_px) ** 2
+
+    def usable_length2(self, noise: Noise) -> Float:
+        """(M,), infinite for those that are not usable."""
+        return np.where(self.usable(noise), self.length2, np.inf)
 
     @property
     def num_inliers(self) -> int:
@@ -62,6 +67,13 @@ def describe_transfer(motion: Motion, matches: Correspondences, noise: Noise) ->
     """Measure all matches against a motion."""
     length2 = squared_length(motion.residuals(matches))
     return TransferFit(motion, length2, length2 < noise.gate_px**2)
+
+
+def refine_transfer(fit: TransferFit, matches: Correspondences, noise: Noise) -> TransferFit:
+    """Minimise the robust transfer error."""
+    usable = fit.usable(noise)
+    sigma = robust_sigma(fit.length2[usable], 2, noise.gate_px, noise.floor_px)
+    return describe_transfer(refine_motion(fit.motion, matches.only(usable), make_loss(sigma, 2)), matches, noise)
 
 
 def search_homography(matches: Correspondences, config: PoseConfig) -> HomographyMotion | None:
@@ -95,9 +107,10 @@ def _from_pixels(pixel_homography: Float, matches: Correspondences) -> Homograph
     scale0, scale1 = _pixel_scales(matches)
     homography = np.asarray(scale1 @ pixel_homography @ scale0, dtype=np.float64)
     norm = float(np.linalg.norm(homography))
-    if not 0.0 < norm < np.inf or abs(np.linalg.det(homography / norm)) < 1e-12:
+    determinant = float(np.linalg.det(homography)) if 0.0 < norm < np.inf else 0.0
+    if abs(determinant) < 1e-12 * norm**3 or norm == 0.0:
         return None
-    return HomographyMotion(homography / norm * np.sign(np.linalg.det(homography)))
+    return HomographyMotion(homography * math.copysign(1.0 / norm, determinant))
 
 
 def _pixel_scales(matches: Correspondences) -> tuple[Float, Float]:

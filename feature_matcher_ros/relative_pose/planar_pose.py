@@ -18,7 +18,7 @@ from feature_matcher_ros.geometry import rotation_from_vector
 from feature_matcher_ros.relative_pose.correspondences import Correspondences
 from feature_matcher_ros.relative_pose.epipolar_estimation import Noise
 from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion, HomographyMotion
-from feature_matcher_ros.relative_pose.planar_motion import motions_before_plane, to_epipolar
+from feature_matcher_ros.relative_pose.planar_motion import TransferFit, motions_before_plane, to_epipolar
 from feature_matcher_ros.relative_pose.pose_covariance import motion_covariance, motion_difference
 
 # Two motions are one where the singular values of the homography differ by less than this many standard deviations.
@@ -57,12 +57,11 @@ class UncertainHomography:
         return [self.homography.moved(step) for step in (*steps, *-steps)]
 
 
-def uncertain_homography(
-    homography: HomographyMotion, matches: Correspondences, noise: Noise
-) -> UncertainHomography | None:
+def uncertain_homography(fit: TransferFit, matches: Correspondences, noise: Noise) -> UncertainHomography | None:
     """Attach the covariance; None where the matches leave the homography undetermined."""
-    covariance = motion_covariance(homography, matches, noise)
-    return None if covariance is None else UncertainHomography(homography, covariance, matches)
+    assert isinstance(fit.motion, HomographyMotion)
+    covariance = motion_covariance(fit.motion, matches, fit.usable_length2(noise), noise)
+    return None if covariance is None else UncertainHomography(fit.motion, covariance, matches.only(fit.usable(noise)))
 
 
 def planar_pose(uncertain: UncertainHomography, centers: list[EpipolarMotion]) -> PlanarPose:

@@ -15,7 +15,7 @@ from feature_matcher_ros.geometry import rotation_from_vector, rotation_vector
 from feature_matcher_ros.relative_pose.correspondences import Correspondences
 from feature_matcher_ros.relative_pose.epipolar_estimation import Noise
 from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion, Motion, RotationMotion, orthogonal_plane
-from feature_matcher_ros.relative_pose.pose_refinement import Loss, make_loss, normals, robust_sigma, squared_length
+from feature_matcher_ros.relative_pose.pose_refinement import Loss, make_loss, normals, robust_sigma
 
 # The expected noise counts like this many observed residuals.
 _PRIOR_WEIGHT = 5.0
@@ -23,35 +23,40 @@ _PRIOR_WEIGHT = 5.0
 _SAME_MOTION = 20.5
 
 
-def motion_covariance(motion: Motion, matches: Correspondences, noise: Noise) -> Float | None:
+def motion_covariance(motion: Motion, matches: Correspondences, length2: Float, noise: Noise) -> Float | None:
     """Covariance (k, k) of the parameters of a refined motion; None where the matches leave one undetermined.
 
     For an epipolar geometry, the noise in J is accounted for: ``s² H⁻¹ (sum of JᵀJ) H⁻¹`` with the true
     second derivative H of the cost.
+
+    Args:
+        motion: at its optimum.
+        matches: M of them.
+        length2: (M,), their squared residuals, infinite for those that the refinement did not use.
+        noise: what is known of it before.
     """
-    residuals = motion.residuals(matches)
-    loss = make_loss(robust_sigma(residuals, noise.gate_px, noise.floor_px), len(residuals))
-    inside = squared_length(residuals) < loss.cutoff_px**2
+    components = 1 if isinstance(motion, EpipolarMotion) else 2
+    loss = make_loss(robust_sigma(length2, components, noise.gate_px, noise.floor_px), components)
+    inside = length2 < loss.cutoff_px**2
     used = matches.only(inside)
     if isinstance(motion, EpipolarMotion):
         information, curvature = motion.information(used)
     else:
         information = curvature = normals(motion, used, None).information
-    variance = noise_variance(residuals[:, inside], loss, len(information), noise)
+    variance = noise_variance(length2[inside], components, loss, len(information), noise)
     inverse = scaled_inverse(curvature, 1.0)
     if inverse is None:
         return scaled_inverse(information, variance)
     return variance * inverse @ information @ inverse
 
 
-def noise_variance(residuals: Float, loss: Loss, num_parameters: int, noise: Noise) -> float:
-    """The s² of an M-estimator, from the residuals (1 or 2, M) that its loss does not reject."""
-    components, count = residuals.shape
-    length2 = squared_length(residuals)
+def noise_variance(length2: Float, components: int, loss: Loss, num_parameters: int, noise: Noise) -> float:
+    """The s² of an M-estimator, from the squared lengths (M,) of the residuals that its loss does not reject."""
+    count = len(length2)
     share = length2 / loss.cutoff_px**2
     weights = loss.weights(length2)
-    psi2 = float(np.sum(weights**2 * length2)) / components
-    slope = float(np.sum(weights - 4.0 / components * share * np.maximum(1.0 - share, 0.0)))
+    psi2 = float(weights**2 @ length2) / components
+    slope = float(weights.sum()) - 4.0 / components * float(share @ (1.0 - share))
     degrees = components * count - num_parameters
     if degrees <= 0 or slope <= 0.1 * count:
         return max(noise.expected_px**2, loss.cutoff_px**2)
@@ -92,9 +97,8 @@ def motion_difference(first: EpipolarMotion, second: EpipolarMotion) -> Float:
     return np.concatenate([second.direction - rotation_from_vector(turn) @ first.direction, turn])
 
 
-def is_same_motion(first: EpipolarMotion, second: EpipolarMotion, matches: Correspondences, noise: Noise) -> bool:
-    """Whether two motions differ by no more than the uncertainty of the first."""
-    parameters = motion_covariance(first, matches, noise)
+def is_same_motion(first: EpipolarMotion, second: EpipolarMotion, parameters: Float | None) -> bool:
+    """Whether two motions differ by no more than the uncertainty of the first, the covariance of its parameters."""
     if parameters is None:
         return False
     difference = motion_difference(first, second)

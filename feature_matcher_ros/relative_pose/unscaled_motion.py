@@ -27,7 +27,6 @@ from feature_matcher_ros.relative_pose.motion_selection import (
     STATIC,
     Evidence,
     Freedom,
-    NoiseRange,
     epipolar_evidence,
     transfer_evidence,
 )
@@ -37,6 +36,7 @@ from feature_matcher_ros.relative_pose.planar_motion import (
     describe_transfer,
     motions_before_plane,
     polish_homography,
+    refine_transfer,
     rotation_like,
     search_homography,
     sees_plane,
@@ -44,19 +44,14 @@ from feature_matcher_ros.relative_pose.planar_motion import (
 )
 from feature_matcher_ros.relative_pose.planar_pose import planar_pose, uncertain_homography
 from feature_matcher_ros.relative_pose.pose_covariance import is_same_motion, motion_covariance, pose_covariance
-from feature_matcher_ros.relative_pose.pose_refinement import refine_motion
+from feature_matcher_ros.relative_pose.quick_look import MIN_RIVAL_SHARE, find_general_motion, noise_range, shows_depth
 
-# A homography that explains less than this share of what the epipolar geometry explains needs no closer look.
-_MIN_RIVAL_SHARE = 0.5
 # Differences of -2 log likelihood: beyond the first there is no doubt which of two motions is meant; beyond the
 # second the matches off the plane are so many that the search cannot have mistaken its mirror motion for it.
 _DECISIVE = 10.0
 _FAR_FROM_PLANAR = 60.0
 # By so much a refinement may improve what the quick fit left undone.
 _WORTH_REFINING = 60.0
-# Matches of a standing camera agree to a few hundredths of a pixel, but for a tail; kinds of motion are told apart by
-# no less than this share of the expected noise.
-_MIN_DECIDING_NOISE_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,6 +75,9 @@ class Rival:
 def solve_unscaled(matches: Correspondences, config: PoseConfig) -> Solution:
     """Find the kind of motion and the motion; direction of translation only, no length."""
     noise = noise_from(config)
+    general = find_general_motion(matches, config, noise)
+    if general is not None:
+        return general_solution(describe_epipolar(general, matches, noise), matches, noise)
     searched = search_epipolar(matches, config)
     if searched is None:
         near_line = np.ones(len(matches), dtype=np.bool_)
@@ -99,6 +97,8 @@ def solve_unscaled(matches: Correspondences, config: PoseConfig) -> Solution:
 def is_planar(fit: EpipolarFit, matches: Correspondences, config: PoseConfig) -> bool:
     """Whether a plane explains the matches as well as an epipolar geometry that is known to be true."""
     noise = noise_from(config)
+    if shows_depth(fit.motion, matches, config, noise):
+        return False
     for rival in find_rivals(matches, fit.near_line, config, noise):
         if rival.motion_type is MotionType.PLANAR:
             evidence = _evidence(fit, rival, matches, noise)
@@ -112,16 +112,16 @@ def find_rivals(matches: Correspondences, near_line: Mask, config: PoseConfig, n
     homography = search_homography(matches.only(near_line), config)
     if homography is not None:
         plane = describe_transfer(homography, matches, noise)
-        if plane.num_inliers >= max(_MIN_RIVAL_SHARE * np.count_nonzero(near_line), 4):
+        if plane.num_inliers >= max(MIN_RIVAL_SHARE * np.count_nonzero(near_line), 4):
             polished = polish_homography(homography, matches.only(plane.inliers), noise)
             plane = describe_transfer(polished, matches, noise)
             fits += [(MotionType.PLANAR, HOMOGRAPHY, plane)]
             fits += [(MotionType.ROTATION_ONLY, ROTATION, fit) for fit in _fit_rotation(plane, matches, noise)]
     most = max([int(np.count_nonzero(near_line)), *(fit.num_inliers for _, _, fit in fits)])
     return [
-        Rival(motion_type, fit, transfer_evidence(fit.length2, _noise_range(matches, noise)).criterion(freedom))
+        Rival(motion_type, fit, transfer_evidence(fit.length2, noise_range(matches, noise)).criterion(freedom))
         for motion_type, freedom, fit in fits
-        if fit.num_inliers >= max(_MIN_RIVAL_SHARE * most, 4)
+        if fit.num_inliers >= max(MIN_RIVAL_SHARE * most, 4)
     ]
 
 
@@ -129,11 +129,9 @@ def _fit_rotation(plane: TransferFit, matches: Correspondences, noise: Noise) ->
     """The rotation that resembles a homography, refined; none if it does not resemble it at all."""
     assert isinstance(plane.motion, HomographyMotion)
     rough = describe_transfer(rotation_like(plane.motion), matches, noise)
-    if rough.num_inliers < _MIN_RIVAL_SHARE * plane.num_inliers:
+    if rough.num_inliers < MIN_RIVAL_SHARE * plane.num_inliers:
         return []
-    near = matches.only(rough.usable(noise))
-    refined = refine_motion(rough.motion, near, noise.gate_px, noise.floor_px)
-    return [describe_transfer(refined, matches, noise)]
+    return [refine_transfer(rough, matches, noise)]
 
 
 def _general_or_rotation(
@@ -176,8 +174,8 @@ def _only_motion(fit: EpipolarFit, rival: Rival, matches: Correspondences, noise
     likelihoods = np.array([_evidence(one, rival, matches, noise).log_likelihood for one in fits])
     best = fits[int(np.argmax(likelihoods))]
     close = [fits[k].motion for k in np.flatnonzero(likelihoods > np.max(likelihoods) - _DECISIVE / 2.0)]
-    used = matches.only(best.usable(noise))
-    return best if all(is_same_motion(best.motion, motion, used, noise) for motion in close) else None
+    parameters = motion_covariance(best.motion, matches, best.usable_distance2(noise), noise)
+    return best if all(is_same_motion(best.motion, motion, parameters) for motion in close) else None
 
 
 def _weigh(
@@ -195,7 +193,7 @@ def general_solution(fit: EpipolarFit, matches: Correspondences, noise: Noise) -
     """Refine an epipolar geometry."""
     refined = refine_epipolar(fit, matches, noise)
     motion, pose = refined.motion, None
-    parameters = motion_covariance(motion, matches.only(refined.usable(noise)), noise)
+    parameters = motion_covariance(motion, matches, refined.usable_distance2(noise), noise)
     if parameters is not None:
         pose = _pose(MotionType.GENERAL, motion.rotation, motion.direction, pose_covariance(motion, parameters))
     return Solution(MotionType.GENERAL, pose, refined.inliers)
@@ -204,7 +202,7 @@ def general_solution(fit: EpipolarFit, matches: Correspondences, noise: Noise) -
 def rotation_solution(motion_type: MotionType, fit: TransferFit, matches: Correspondences, noise: Noise) -> Solution:
     """A rotation that is already refined, or no motion."""
     assert isinstance(fit.motion, RotationMotion)
-    parameters = motion_covariance(fit.motion, matches.only(fit.usable(noise)), noise)
+    parameters = motion_covariance(fit.motion, matches, fit.usable_length2(noise), noise)
     if parameters is None:
         return Solution(motion_type, None, fit.inliers)
     if motion_type is MotionType.STATIC:
@@ -217,12 +215,11 @@ def rotation_solution(motion_type: MotionType, fit: TransferFit, matches: Corres
 def planar_solution(rival: Rival, matches: Correspondences, noise: Noise) -> Solution:
     """The motion before the plane, if only one is possible or noise cannot separate the two."""
     assert isinstance(rival.fit.motion, HomographyMotion)
-    near = matches.only(rival.fit.usable(noise))
-    fit = describe_transfer(refine_motion(rival.fit.motion, near, noise.gate_px, noise.floor_px), matches, noise)
+    fit = refine_transfer(rival.fit, matches, noise)
     inliers = matches.only(fit.inliers)
     assert isinstance(fit.motion, HomographyMotion)
     planes = motions_before_plane(fit.motion, inliers)
-    uncertain = uncertain_homography(fit.motion, matches.only(fit.usable(noise)), noise)
+    uncertain = uncertain_homography(fit, matches, noise)
     if uncertain is None or len(planes) != 2:
         return Solution(MotionType.PLANAR, None, fit.inliers)
     if not uncertain.is_merging():
@@ -253,10 +250,4 @@ def _pose(motion_type: MotionType, rotation: Float, direction: Float | None, cov
 
 
 def _evidence(fit: EpipolarFit, rival: Rival, matches: Correspondences, noise: Noise) -> Evidence:
-    return epipolar_evidence(fit.distance2, rival.fit.length2, _noise_range(matches, noise))
-
-
-def _noise_range(matches: Correspondences, noise: Noise) -> NoiseRange:
-    # Whitening halves areas, as it expresses the difference of two noisy points by the noise of one.
-    floor = _MIN_DECIDING_NOISE_SHARE * noise.expected_px
-    return NoiseRange(noise.expected_px, floor, 2.0 / matches.image_area, matches.image_diagonal)
+    return epipolar_evidence(fit.distance2, rival.fit.length2, noise_range(matches, noise))

@@ -160,7 +160,7 @@ def read_encoded(data: Any, name: str, flags: int) -> NDArray[Any]:
     """
     encoded = bytes(data)
     # The decoder fills what is missing of a JPEG with grey instead of failing.
-    cut_off = encoded.startswith(b"\xff\xd8") and b"\xff\xd9" not in encoded
+    cut_off = encoded.startswith(b"\xff\xd8") and encoded.rfind(b"\xff\xd9") < 0  # found at once from the end
     try:
         pixels = None if cut_off else cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     except cv2.error:

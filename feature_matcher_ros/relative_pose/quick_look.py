@@ -1,0 +1,90 @@
+"""A look at some of the matches, which for most pairs settles what kind of motion they show."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from feature_matcher_ros.config import PoseConfig
+from feature_matcher_ros.datatypes import Float
+from feature_matcher_ros.relative_pose.correspondences import Correspondences
+from feature_matcher_ros.relative_pose.epipolar_estimation import Noise, draw_matches, polish_motion, search_among
+from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion
+from feature_matcher_ros.relative_pose.motion_selection import (
+    EPIPOLAR_AFTER_HOMOGRAPHY,
+    STATIC,
+    NoiseRange,
+    epipolar_evidence,
+    transfer_evidence,
+)
+from feature_matcher_ros.relative_pose.planar_motion import describe_transfer, search_homography
+
+_MAX_MATCHES = 200
+_MAX_SEARCH_MATCHES = 60
+_MAX_PLANE_MATCHES = 60
+_EM_STEPS = 3
+# Where fewer agree with what was found with little effort, something else may be truer.
+_MIN_NEAR_SHARE = 0.6
+_MIN_ITERATIONS = 15
+# A homography that explains less than this share of what the epipolar geometry explains needs no closer look.
+MIN_RIVAL_SHARE = 0.5
+# So large a difference of -2 log likelihood is left by no unfinished fit, and by no plane with a few things before it.
+_BEYOND_DOUBT = 100.0
+# Points on a line show next to nothing; this share of the image's diagonal they must spread in every direction.
+_MIN_SPREAD = 0.02
+# Matches of a standing camera agree to a few hundredths of a pixel, but for a tail; kinds of motion are told apart by
+# no less than this share of the expected noise.
+_MIN_DECIDING_NOISE_SHARE = 0.5
+
+
+def find_general_motion(matches: Correspondences, config: PoseConfig, noise: Noise) -> EpipolarMotion | None:
+    """The epipolar geometry, found with little effort, if the matches leave no doubt that it is one; else None."""
+    some = draw_matches(matches, _MAX_MATCHES, config.seed)
+    motion, _ = search_among(some.first(_MAX_SEARCH_MATCHES), config, _MIN_ITERATIONS)
+    if motion is None:
+        return None
+    motion = polish_motion(motion, some, noise)
+    return motion if _shows_depth(motion, some, config, noise) else None
+
+
+def shows_depth(motion: EpipolarMotion, matches: Correspondences, config: PoseConfig, noise: Noise) -> bool:
+    """Whether some of the matches leave no doubt that neither a plane nor a rotation nor no motion explains them.
+
+    All three are homographies: where the best one, at the price of the cheapest of the three, is far
+    behind the epipolar geometry, so are they. False says nothing.
+    """
+    return _shows_depth(motion, draw_matches(matches, _MAX_MATCHES, config.seed), config, noise)
+
+
+def _shows_depth(motion: EpipolarMotion, some: Correspondences, config: PoseConfig, noise: Noise) -> bool:
+    if _smallest_spread(some.rays0[:2]) < _MIN_SPREAD * some.image_diagonal:
+        return False
+    distance2 = motion.residuals(some)[0] ** 2
+    near_line = distance2 < noise.gate_px**2
+    if np.count_nonzero(near_line) < _MIN_NEAR_SHARE * len(some):
+        return False
+    homography = search_homography(some.only(near_line).first(_MAX_PLANE_MATCHES), config)
+    if homography is None:
+        return False
+    plane = describe_transfer(homography, some, noise)
+    if np.count_nonzero(near_line & plane.usable(noise)) < MIN_RIVAL_SHARE * np.count_nonzero(near_line):
+        return True
+    allowed = noise_range(some, noise)
+    evidence = epipolar_evidence(distance2, plane.length2, allowed, _EM_STEPS)
+    rival = transfer_evidence(plane.length2, allowed, _EM_STEPS)
+    return evidence.criterion(EPIPOLAR_AFTER_HOMOGRAPHY) + _BEYOND_DOUBT < rival.criterion(STATIC)
+
+
+def _smallest_spread(pixels: Float) -> float:
+    """Standard deviation of points (2, M) across the line that runs along most of them."""
+    centered = pixels - pixels.mean(axis=1, keepdims=True)
+    (xx, xy), (_, yy) = (centered @ centered.T / pixels.shape[1]).tolist()
+    return math.sqrt(max(0.5 * (xx + yy - math.hypot(xx - yy, 2.0 * xy)), 0.0))
+
+
+def noise_range(matches: Correspondences, noise: Noise) -> NoiseRange:
+    """What kinds of motion are told apart with."""
+    # Whitening halves areas, as it expresses the difference of two noisy points by the noise of one.
+    floor = _MIN_DECIDING_NOISE_SHARE * noise.expected_px
+    return NoiseRange(noise.expected_px, floor, 2.0 / matches.image_area, matches.image_diagonal)
