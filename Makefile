@@ -38,8 +38,8 @@ bench: environment  ## time of every stage at 640x480, on one core and on two
 	$(VENV)/bin/feature-matcher bench
 
 config: environment  ## write config/front_end.yaml from the defaults in the code
-	$(VENV)/bin/python -c "from pathlib import Path; from feature_matcher_ros.config import FrontEndConfig, to_yaml; \
-	Path('config/front_end.yaml').write_text(to_yaml(FrontEndConfig()), encoding='utf-8')"
+	$(VENV)/bin/python -c "from pathlib import Path; from feature_matcher_ros.config import to_yaml; from feature_matcher_ros.node_config import LiveConfig; \
+	Path('config/front_end.yaml').write_text(to_yaml(LiveConfig()), encoding='utf-8')"
 
 clean:  ## remove the environments, the caches and the demo
 	rm -rf .venv .venv-oldest demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

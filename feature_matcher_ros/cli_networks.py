@@ -27,6 +27,7 @@ FolderOption = Annotated[Path | None, typer.Option("--folder", help="Where they 
 def export(
     weights: Annotated[list[str], typer.Argument(help="Names of pulled weights, or files of weights.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("graphs"),
+    licence: Annotated[str | None, typer.Option("--licence", help="Of local files, e.g. Apache-2.0.")] = None,
 ) -> None:
     """Export networks to graphs, one folder each, for extractor.graphs and matcher.graphs. Needs torch, once."""
     try:
@@ -39,7 +40,7 @@ def export(
     for name in weights:
         path = Path(name) if Path(name).suffix else verify_weights(published_weights(name), default_weights_folder())
         folder = output / path.stem
-        manifest = export_checkpoint(path, folder)
+        manifest = export_checkpoint(path, folder, licence)
         largest = max(graph.max_difference for graph in manifest.graphs.values())
         typer.echo(f"{folder}: {manifest.method}, {len(manifest.graphs)} graphs, within {largest:.1e} of the network")
         typer.echo(f"licence of the weights: {manifest.licence}")

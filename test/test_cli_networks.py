@@ -1,9 +1,14 @@
 """The commands about networks, with weights that a folder publishes instead of a server."""
 
 import hashlib
+import json
+import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from feature_matcher_ros import cli_networks
@@ -11,6 +16,7 @@ from feature_matcher_ros.cli import main
 from feature_matcher_ros.config import MatcherConfig
 from feature_matcher_ros.matchers import lightglue_rules
 from feature_matcher_ros.models import weights as weights_module
+from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 from feature_matcher_ros.models.weights import PublishedWeights
 
 
@@ -71,6 +77,48 @@ def test_export_of_weights_that_were_not_pulled_says_how_to_pull_them(
     pytest.importorskip("torch", reason="the export needs torch: pip install feature_matcher_ros[torch]")
     code, _, err = feature_matcher(capsys, "export", "net")
     assert code == 1 and "run feature-matcher weights pull net" in err and err.count("\n") == 1
+
+
+def test_the_licence_of_a_local_file_is_named_at_export_and_said_at_first_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("torch", reason="the export needs torch: pip install feature_matcher_ros[torch]")
+    from feature_matcher_ros.export.benchmark import write_random_network
+
+    weights = write_random_network(tmp_path / "random", LightGlueConfig(32, 16, 2, 1)).rename(tmp_path / "own.pth")
+    for number, (licence, level) in enumerate([("MIT", logging.INFO), ("for friends only", logging.WARNING)]):
+        own = weights.rename(tmp_path / f"own{number}.pth")
+        code, out, _ = feature_matcher(capsys, "export", own, "-o", tmp_path, "--licence", licence)
+        assert code == 0 and f"licence of the weights: {licence}" in out
+        weights, folder = own, tmp_path / f"own{number}"
+        assert json.loads((folder / "manifest.json").read_text())["licence"] == licence
+        caplog.clear()
+        images = [str(tmp_path / "random.png")] * 2
+        cv2.imwrite(images[0], np.random.default_rng(0).integers(0, 255, (96, 128), np.uint8))
+        settings = ["extractor.name=orb", "matcher.name=lightglue", f"matcher.graphs={folder}"]
+        words = [word for setting in settings for word in ("--set", setting)]
+        for use in range(2):
+            code, out, err = feature_matcher(capsys, "match", *images, "-o", tmp_path / "matches.png", *words)
+            assert "licence" not in err
+            assert out.count(f"licence of the weights own{number}.pth: {licence}") == (use == 0)
+        said = [record for record in caplog.records if "licence" in record.getMessage()]
+        assert [record.levelno for record in said] == [level]
+
+
+def test_a_published_licence_stays_what_it_is(
+    published: PublishedWeights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="the export needs torch: pip install feature_matcher_ros[torch]")
+    from feature_matcher_ros.export.benchmark import write_random_network
+
+    weights = write_random_network(tmp_path / "random", LightGlueConfig(32, 16, 2, 1))
+    entry = replace(published, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights_module, "PUBLISHED_WEIGHTS", (entry,))
+        code, _, err = feature_matcher(capsys, "export", weights, "-o", tmp_path, "--licence", "MIT")
+        assert code == 1 and "whose licence is BSD-3-Clause; leave out --licence" in err and err.count("\n") == 1
+        code, out, _ = feature_matcher(capsys, "export", weights, "-o", tmp_path, "--licence", "BSD-3-Clause")
+    assert code == 0 and "licence of the weights: BSD-3-Clause" in out
 
 
 def test_a_rule_of_the_matcher_can_be_switched_off() -> None:

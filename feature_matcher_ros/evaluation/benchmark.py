@@ -7,14 +7,10 @@ limited to its number of cores before they were loaded.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import platform
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -26,6 +22,7 @@ import numpy as np
 from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import Features, Frame, FrontEndResult, Image, Matches, Status
 from feature_matcher_ros.errors import MatcherError, OutputError
+from feature_matcher_ros.evaluation.benchmark_machine import limited_process, machine_line
 from feature_matcher_ros.evaluation.demo_scene import demo_frames
 from feature_matcher_ros.evaluation.json_text import to_json
 from feature_matcher_ros.evaluation.sequences import Modality
@@ -44,7 +41,6 @@ _WIDTH = 640
 _RATE_HZ = 5.0  # the demo's camera then moves by about 16 px from frame to frame
 _FRAMES = slice(2, 15)  # of its first stretch, on which it moves freely
 _WARM_UP = 2  # matched frames that do not count
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +147,11 @@ def run_benchmark(
     Starts processes that import the main module again: a script that calls this needs the usual
     ``if __name__ == "__main__"``.
     """
-    chosen, machine = settings() if chosen is None else chosen, _machine()
+    chosen, machine = settings() if chosen is None else chosen, machine_line()
     recordings = {modality: _record(modality) for modality in {setting.modality for setting in chosen}}
     rows: list[BenchmarkRow] = []
     for cores in sorted({setting.cores for setting in chosen}):
-        with _limited_process(cores) as pool:
+        with limited_process(cores) as pool:
             for setting in (setting for setting in chosen if setting.cores == cores):
                 on_progress(len(rows), len(chosen))
                 rows.append(pool.submit(measure, setting, recordings[setting.modality]).result())
@@ -221,7 +217,7 @@ def benchmark_table(benchmark: Benchmark) -> tuple[list[str], list[tuple[str, ..
     return header, rows
 
 
-def write_benchmark(benchmark: Benchmark, path: Path) -> None:
+def write_benchmark(benchmark: object, path: Path) -> None:
     """Write everything as JSON.
 
     Raises:
@@ -254,31 +250,6 @@ def _recorded(frame: Frame) -> _Recorded:
 
 def _jpeg(image: Image) -> bytes:
     return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 90])[1])
-
-
-@contextmanager
-def _limited_process(cores: int) -> Iterator[ProcessPoolExecutor]:
-    """A process whose libraries use so many threads: they read the variables when they are loaded."""
-    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(cores)))
-    try:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, context, initializer=partial(cv2.setNumThreads, cores)) as pool:
-            yield pool
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
-
-
-def _machine() -> str:
-    """Processor, number of cores and what else kept them busy in the last minute, in one line."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").is_file():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before"
 
 
 def _median(values: list[float] | list[int]) -> float:

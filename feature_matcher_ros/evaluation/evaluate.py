@@ -14,6 +14,7 @@ import numpy as np
 from feature_matcher_ros.datatypes import KeyframeReason, MotionType, ScaleSource, Status, TrackingState, Trajectory
 from feature_matcher_ros.errors import SourceError
 from feature_matcher_ros.evaluation.json_text import LEFT_OUT
+from feature_matcher_ros.evaluation.matcher_stages import MatcherStage, matcher_stages
 from feature_matcher_ros.evaluation.metrics import Percentiles, percentiles
 from feature_matcher_ros.evaluation.pair_accuracy import (
     PairAccuracy,
@@ -86,6 +87,7 @@ class RunEvaluation:
     latency_ms: dict[str, Percentiles]  # by stage, over the frames that went through it
     matched_latency_ms: Percentiles | None  # whole time of the attempted frames
     mean_rate_hz: float | None  # frames per second that could be kept up
+    matcher_stages: tuple[MatcherStage, ...]  # empty where the matcher has none
     metric: bool
     trajectory: TrajectoryAccuracy | None
     pairs: PairAccuracy | None
@@ -123,6 +125,7 @@ def evaluate_run(run: Path, ground_truth: Path | None = None) -> RunEvaluation:
         latency_ms=_latency(rows),
         matched_latency_ms=_percentiles_of(row.total_ms for row in rows if row.attempted),
         mean_rate_hz=_mean_rate_hz(rows),
+        matcher_stages=matcher_stages(rows),
         metric=metric,
         trajectory=accuracy,
         pairs=pair_accuracy(errors, min_baseline_m) if errors else None,

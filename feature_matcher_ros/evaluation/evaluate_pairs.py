@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from feature_matcher_ros.config import FrontEndConfig, PoseConfig
-from feature_matcher_ros.datatypes import Float, Matches
+from feature_matcher_ros.datatypes import Float, Matches, StopReason
 from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.evaluation.metrics import epipolar_precision, pose_auc, pose_error
 from feature_matcher_ros.evaluation.opencv_estimator import estimate_relative_pose_opencv
@@ -56,6 +57,8 @@ class PairOutcome:
     precision: dict[float, float] | None  # by threshold; None without matches or without a true baseline
     extract_ms: float  # both images
     match_ms: float
+    layers_run: int | None  # None where the matcher has no layers, likewise below
+    stop_reason: StopReason | None
     estimators: dict[str, EstimatorOutcome]
 
 
@@ -85,6 +88,10 @@ class PairSetEvaluation:
     precision: dict[float, float]  # mean over the pairs; where there is none it counts as 0
     median_extract_ms: float
     median_match_ms: float
+    p99_match_ms: float
+    match_budget_ms: float | None  # as configured
+    mean_layers_run: float | None
+    stop_reasons: dict[str, int]  # number of pairs by reason
     estimators: dict[str, EstimatorScores]
     pairs: tuple[PairOutcome, ...]
 
@@ -121,6 +128,10 @@ def evaluate_pairs(
         precision={threshold: _mean_precision(outcomes, threshold) for threshold in PRECISION_THRESHOLDS},
         median_extract_ms=float(np.median([outcome.extract_ms for outcome in outcomes])),
         median_match_ms=float(np.median([outcome.match_ms for outcome in outcomes])),
+        p99_match_ms=float(np.percentile([outcome.match_ms for outcome in outcomes], 99.0)),
+        match_budget_ms=config.matcher.match_budget_ms or None,
+        mean_layers_run=_mean_layers(outcomes),
+        stop_reasons=dict(Counter(outcome.stop_reason.value for outcome in outcomes if outcome.stop_reason)),
         estimators={name: _scores([outcome.estimators[name] for outcome in outcomes]) for name in estimators},
         pairs=tuple(outcomes),
     )
@@ -144,8 +155,19 @@ def _column(evaluation: PairSetEvaluation, scores: EstimatorScores) -> dict[str,
         **precision,
         "extract two images, median": f"{evaluation.median_extract_ms:.0f} ms",
         "match, median": f"{evaluation.median_match_ms:.1f} ms",
+        "match, 99 %": f"{evaluation.p99_match_ms:.1f} ms",
+        **_layer_cells(evaluation),
         "pose, median": f"{scores.median_pose_ms:.1f} ms",
     }
+
+
+def _layer_cells(evaluation: PairSetEvaluation) -> dict[str, str]:
+    """What only a matcher with layers has to say."""
+    if evaluation.mean_layers_run is None:
+        return {}
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(evaluation.stop_reasons.items()))
+    budget = {} if evaluation.match_budget_ms is None else {"match budget": f"{evaluation.match_budget_ms:.1f} ms"}
+    return {**budget, "layers run, mean": f"{evaluation.mean_layers_run:.2f}", "stopped by": reasons}
 
 
 def _evaluate_pair(pair: ImagePair, matcher: Matcher, config: PoseConfig, estimators: Sequence[str]) -> PairOutcome:
@@ -161,6 +183,8 @@ def _evaluate_pair(pair: ImagePair, matcher: Matcher, config: PoseConfig, estima
         precision=_precision(pair, matches),
         extract_ms=1000.0 * (extracted - begun),
         match_ms=1000.0 * (matched - extracted),
+        layers_run=matches.layers_run,
+        stop_reason=matches.stop_reason,
         estimators={name: _estimate(pair, matches, config, ESTIMATORS[name]) for name in estimators},
     )
 
@@ -221,6 +245,11 @@ def _scores(outcomes: Sequence[EstimatorOutcome]) -> EstimatorScores:
         mean_num_inliers=float(np.mean([outcome.num_inliers for outcome in outcomes])),
         median_pose_ms=float(np.median([outcome.pose_ms for outcome in outcomes])),
     )
+
+
+def _mean_layers(outcomes: Sequence[PairOutcome]) -> float | None:
+    layers = [outcome.layers_run for outcome in outcomes if outcome.layers_run is not None]
+    return float(np.mean(layers)) if layers else None
 
 
 def _mean_precision(outcomes: Sequence[PairOutcome], threshold: float) -> float:

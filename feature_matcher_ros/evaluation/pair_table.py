@@ -19,10 +19,12 @@ from feature_matcher_ros.datatypes import (
     Float,
     FrontEndResult,
     KeyframeReason,
+    Matches,
     MotionType,
     RelativePose,
     ScaleSource,
     Status,
+    StopReason,
     TrackingState,
 )
 from feature_matcher_ros.errors import OutputError, SourceError
@@ -68,6 +70,9 @@ class PairRow:
     track_ms: float | None
     keyframe_ms: float | None
     total_ms: float
+    stop_reason: StopReason | None = None  # of a matcher with layers, as the two below
+    points_by_stage: str | None = None  # points of both images that entered each stage: "512+498 430+402"
+    matcher_ms: str | None = None  # time of each of its steps: "embed=0.4 stage1=40.2 head=3.1"
 
     @property
     def attempted(self) -> bool:
@@ -114,6 +119,7 @@ def row_from_result(result: FrontEndResult) -> PairRow:
         survival=None if gate is None else gate.survival,
         **_pose_cells(pose),
         **_stage_cells(result.stages_ms),
+        **_matcher_cells(matches),
     )
 
 
@@ -235,6 +241,19 @@ def _stage_cells(stages_ms: Mapping[str, float]) -> dict[str, Any]:
     cells = {f"{stage}_ms": stages_ms.get(stage) for stage in STAGES}
     cells["total_ms"] = stages_ms.get("total", sum(stages_ms.values()))
     return cells
+
+
+def _matcher_cells(matches: Matches | None) -> dict[str, Any]:
+    """What the layers of a matcher did; None where it has none."""
+    points = None if matches is None else matches.points_per_stage
+    times = None if matches is None else matches.stages_ms
+    return {
+        "stop_reason": None if matches is None else matches.stop_reason,
+        "points_by_stage": None
+        if points is None
+        else " ".join(f"{first}+{second}" for first, second in points) or None,
+        "matcher_ms": None if times is None else " ".join(f"{name}={ms:.3f}" for name, ms in times.items()) or None,
+    }
 
 
 def _to_cell(value: object) -> str:

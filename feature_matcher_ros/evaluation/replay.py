@@ -18,7 +18,7 @@ import numpy as np
 
 from feature_matcher_ros.config import FrontEndConfig, iterate_parameters
 from feature_matcher_ros.datatypes import Frame, FrontEndResult
-from feature_matcher_ros.errors import OutputError
+from feature_matcher_ros.errors import FrameError, OutputError
 from feature_matcher_ros.evaluation.match_video import MatchVideo
 from feature_matcher_ros.evaluation.pair_table import PairTableWriter, row_from_result
 from feature_matcher_ros.evaluation.rerun_recording import RerunRecording
@@ -75,7 +75,8 @@ def replay(
     selection, config, options = selection or Selection(), config or FrontEndConfig(), options or ReplayOptions()
     sequence, front_end = open_sequence(source, selection), FrontEnd(config)
     facts = _facts(source, selection, config, front_end, sequence)
-    log, statuses, begun, finished = TrajectoryLog(), Counter[str](), time.perf_counter(), False
+    log, statuses, refused = TrajectoryLog(), Counter[str](), Counter[str]()
+    begun, finished = time.perf_counter(), False
 
     def summary() -> ReplaySummary:
         return ReplaySummary(
@@ -83,7 +84,7 @@ def replay(
             modality=sequence.modality.value,
             num_frames=statuses.total(),
             status_counts=dict(statuses),
-            skipped=dict(sequence.skipped),
+            skipped=dict(sequence.skipped + refused),
             num_segments=log.num_segments,
             finished=finished,
             wall_s=round(time.perf_counter() - begun, 3),
@@ -97,7 +98,7 @@ def replay(
         with ExitStack() as stack:
             stack.callback(log.save, output)
             sinks = [log.write, *_open_sinks(stack, output, options)]
-            finished = _run(front_end, sequence, sinks, statuses, on_progress)
+            finished = _run(front_end, sequence, sinks, statuses, refused, on_progress)
         _write_run_json(output, facts, summary())
     except OSError as error:
         reason = error.strerror or str(error)
@@ -122,15 +123,21 @@ def _run(
     sequence: Sequence,
     sinks: list[Sink],
     statuses: Counter[str],
+    refused: Counter[str],
     on_progress: Callable[[int, int], None],
 ) -> bool:
+    """Process frame after frame, counting by status and, where there is no result, by reason."""
     try:
         for frame in sequence.frames():
-            result = front_end.process(frame)
+            try:
+                result = front_end.process(frame)
+            except FrameError as error:
+                refused[error.reason] += 1
+                continue
             for sink in sinks:
                 sink(frame, result)
             statuses[result.status.value] += 1
-            on_progress(statuses.total() + sequence.skipped.total(), len(sequence))
+            on_progress(statuses.total() + refused.total() + sequence.skipped.total(), len(sequence))
     except KeyboardInterrupt:
         return False
     return True

@@ -40,7 +40,7 @@ def render_report(evaluation: RunEvaluation, worst: WorstPairs) -> str:
         _pairs(evaluation),
         html.section("Matches", html.figure(plot_matches(evaluation))),
         html.section("Frames", html.figure(plot_timeline(evaluation)), _counts(evaluation)),
-        html.section("Latency", html.figure(plot_latency(evaluation)), _latency_table(evaluation)),
+        html.section("Latency", html.figure(plot_latency(evaluation)), *_latency_tables(evaluation)),
         _worst_pairs(worst),
         _details(evaluation),
     ]
@@ -137,7 +137,7 @@ def _counts(evaluation: RunEvaluation) -> str:
     return html.columns(*blocks)
 
 
-def _latency_table(evaluation: RunEvaluation) -> str:
+def _latency_tables(evaluation: RunEvaluation) -> tuple[str, ...]:
     rows = [
         (
             stage,
@@ -146,7 +146,24 @@ def _latency_table(evaluation: RunEvaluation) -> str:
         )
         for stage, spread in evaluation.latency_ms.items()
     ]
-    return html.table(["ms", "frames", "p50", "p90", "p95", "p99", "max"], rows)
+    whole = html.table(["ms", "frames", "p50", "p90", "p95", "p99", "max"], rows)
+    return (whole, _matcher_table(evaluation)) if evaluation.matcher_stages else (whole,)
+
+
+def _matcher_table(evaluation: RunEvaluation) -> str:
+    """What the matcher's layers cost, and how many points they still had to look at."""
+    rows = [
+        (
+            stage.name,
+            str(stage.num_pairs),
+            f"{stage.median_ms:.2f}",
+            summary.number(stage.median_points, 0),
+            summary.percent(stage.kept_share),
+        )
+        for stage in evaluation.matcher_stages
+    ]
+    header = ["step of the matcher", "pairs", "ms, median", "points, median", "points kept, mean"]
+    return html.table(header, rows)
 
 
 def _worst_pairs(worst: WorstPairs) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from feature_matcher_ros.errors import WeightsError
 from feature_matcher_ros.export.points_to_onnx import export_points
 from feature_matcher_ros.export.to_onnx import Origin, export_lightglue
 from feature_matcher_ros.models.checkpoint import read_checkpoint
@@ -12,28 +13,36 @@ from feature_matcher_ros.models.point_networks import point_network_from_checkpo
 from feature_matcher_ros.models.weights import recognised_weights
 from feature_matcher_ros.runtimes.manifest import Manifest, sha256_of
 
-_UNKNOWN_LICENCE = "unknown: the file is none of the published ones"
+_UNKNOWN_LICENCE = "unknown: the file is none of the published ones; feature-matcher export --licence names it"
 
 
-def export_checkpoint(path: Path, folder: Path) -> Manifest:
+def export_checkpoint(path: Path, folder: Path, licence: str | None = None) -> Manifest:
     """Write the graphs of a LightGlue network, or of one that detects points, with their manifest into a folder.
 
+    ``licence`` is that of weights which are none of the published ones.
+
     Raises:
-        WeightsError: the file is missing or damaged, or its tensors are those of no known network.
+        WeightsError: the file is missing or damaged, its tensors are those of no known network, or it was published
+            under a licence already.
         MatcherError: a graph does not compute what the network computes.
         OutputError: the folder cannot be written.
     """
     tensors = read_checkpoint(path)
-    origin = _origin(path)
+    origin = _origin(path, licence)
     name = point_network_of_checkpoint(tensors)
     if name is not None:
         return export_points(point_network_from_checkpoint(name, tensors), origin, folder)
     return export_lightglue(lightglue_from_checkpoint(tensors), origin, folder)
 
 
-def _origin(path: Path) -> Origin:
-    """What is known of a file by its content."""
+def _origin(path: Path, licence: str | None) -> Origin:
+    """What is known of a file by its content, and else by who exports it."""
     published = recognised_weights(sha256_of(path))
     if published is None:
-        return Origin(path.name, _UNKNOWN_LICENCE, "a local file")
+        return Origin(path.name, licence or _UNKNOWN_LICENCE, "a local file")
+    if licence is not None and licence != published.licence:
+        raise WeightsError(
+            f"'{licence}' is not the licence of {path}: these are the published weights {published.name}, whose "
+            f"licence is {published.licence}; leave out --licence."
+        )
     return Origin(published.name, published.licence, published.url)

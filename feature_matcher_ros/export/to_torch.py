@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -14,15 +15,27 @@ from feature_matcher_ros.runtimes.torch_runtime import TorchRuntime
 
 
 def lightglue_by_torch(
-    model: LightGlueModel, stage_ends: Sequence[int] | None = None, device: str = "cpu"
+    model: LightGlueModel,
+    stage_ends: Sequence[int] | None = None,
+    device: str = "cpu",
+    compiled: bool = False,
+    precision: str = "float32",
 ) -> LightGlueGraphs:
-    """Open a model; ``stage_ends`` are the numbers of layers after which it may be left, by default all possible."""
+    """Open a model; ``stage_ends`` are the numbers of layers after which it may be left, by default all possible.
+
+    ``precision`` is that of the products in the layers: float32, float16 or bfloat16. Compiled, the layers compute
+    the same faster, once torch has spent a minute on them at the first pair.
+    """
     config = model.config
     ends = checked_stage_ends(config, stage_ends)
+    if compiled:
+        model = _compiled(model)
     stages = tuple(
         Stage(
             end,
-            TorchRuntime(LayerStage(model, range(begin, end)), stage_spec(config, end == config.layers), device),
+            TorchRuntime(
+                LayerStage(model, range(begin, end)), stage_spec(config, end == config.layers), device, precision
+            ),
             TorchRuntime(HeadStage(model, end - 1), head_spec(config), device),
         )
         for begin, end in pairwise((0, *ends))
@@ -44,3 +57,11 @@ def checked_stage_ends(config: LightGlueConfig, stage_ends: Sequence[int] | None
             f"choose among {list(possible)} and end with {config.layers}."
         )
     return ends
+
+
+def _compiled(model: LightGlueModel) -> LightGlueModel:
+    """A copy whose layers and heads are compiled, for any number of points: once for all, as all are alike."""
+    model = copy.deepcopy(model)
+    for part in (*model.transformers, *model.log_assignment.values()):
+        part.compile(dynamic=True)
+    return model

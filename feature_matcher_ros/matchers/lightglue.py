@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import Features, Image, Matches, StopReason
 from feature_matcher_ros.errors import MatcherError
@@ -12,6 +13,7 @@ from feature_matcher_ros.extractors.extractor import Extractor
 from feature_matcher_ros.matchers.adaptive import BudgetRule, Pace, PruneRule, StopRule, paper_thresholds
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, Stage
 from feature_matcher_ros.matchers.lightglue_pass import LightGluePass, NetworkInput
+from feature_matcher_ros.matchers.matcher import require_finite
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 
 
@@ -54,8 +56,12 @@ class LightGlue:
     def name(self) -> str:
         return "lightglue"
 
+    @property
+    def graphs(self) -> LightGlueGraphs:
+        return self._graphs
+
     def extract(self, image: Image, mask: Image | None = None) -> Features:
-        return self._extractor.extract(image, mask)
+        return require_finite(self._extractor.extract(image, mask))
 
     def match(self, features0: Features, features1: Features) -> Matches:
         """Correspondences in the order of the keypoints of image 0.
@@ -63,7 +69,7 @@ class LightGlue:
         Raises:
             MatcherError: the features are not of the kind that the network was trained for, or not finite.
         """
-        inputs = [_network_input(features, self._graphs.config) for features in (features0, features1)]
+        inputs = [network_input(features, self._graphs.config) for features in (features0, features1)]
         pair = LightGluePass(inputs[0], inputs[1])
         layers_run, reason = self._refine(pair) if pair.in_both_images else (0, StopReason.NOTHING_MATCHABLE)
         indices, scores = pair.matches(self._rules.min_score)
@@ -116,7 +122,7 @@ def require_fitting_points(extractor: Extractor, config: LightGlueConfig) -> Non
     Raises:
         MatcherError: it was made for another extractor.
     """
-    _network_input(extractor.extract(np.zeros((64, 64), np.uint8)), config)
+    network_input(extractor.extract(np.zeros((64, 64), np.uint8)), config)
 
 
 def _stage_work(stage: Stage, pair: LightGluePass, graphs: LightGlueGraphs) -> float:
@@ -132,9 +138,13 @@ def _head_work(pair: LightGluePass, config: LightGlueConfig) -> float:
     return float(config.width * (kept0 + kept1) + 4 * kept0 * kept1)
 
 
-def _network_input(features: Features, config: LightGlueConfig) -> NetworkInput:
-    """Descriptors, and pixels seen from the image's centre in units of half its longer side."""
-    descriptors = np.asarray(features.descriptors)
+def network_input(features: Features, config: LightGlueConfig) -> NetworkInput:
+    """Descriptors, and pixels seen from the image's centre in units of half its longer side.
+
+    Raises:
+        MatcherError: the features are not of the kind that the network was trained for, or not finite.
+    """
+    descriptors = _as_vectors(features)
     if descriptors.dtype != np.float32 or descriptors.ndim != 2 or descriptors.shape[1] != config.descriptor_size:
         raise MatcherError(
             f"descriptors of shape {descriptors.shape} and type {descriptors.dtype} do not fit this LightGlue network, "
@@ -155,3 +165,12 @@ def _network_input(features: Features, config: LightGlueConfig) -> NetworkInput:
             "the image or the extractor's weights are damaged, replace them."
         )
     return NetworkInput(descriptors.astype(np.float32, copy=False), positions.astype(np.float32, copy=False))
+
+
+def _as_vectors(features: Features) -> NDArray[np.generic]:
+    """Binary descriptors (N, bytes) as vectors (N, bits) of unit length, whose product counts the equal bits."""
+    descriptors = np.asarray(features.descriptors)
+    if descriptors.dtype != np.uint8 or descriptors.ndim != 2:
+        return descriptors
+    bits = np.unpackbits(descriptors.astype(np.uint8, copy=False), axis=1)
+    return (bits * np.float32(2.0) - np.float32(1.0)) / np.float32(np.sqrt(bits.shape[1]))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
+import numpy as np
+
 from feature_matcher_ros.datatypes import Features, Image, Matches
+from feature_matcher_ros.errors import FrameError, MatcherError
 
 
 class Matcher(Protocol):
@@ -19,7 +24,38 @@ class Matcher(Protocol):
         """As written in the configuration and in every result."""
 
     def extract(self, image: Image, mask: Image | None = None) -> Features:
-        """Do all that depends on one image alone, (H, W) grey or (H, W, 3) BGR."""
+        """Do all that depends on one image alone, (H, W) grey or (H, W, 3) BGR.
+
+        Raises:
+            MatcherError: what comes out is not finite; a frame that became the keyframe would spoil all after it.
+        """
 
     def match(self, features0: Features, features1: Features) -> Matches:
         """Find the correspondences of two images; possibly none, never an error for lack of features."""
+
+
+@contextmanager
+def naming_frame(stamp_ns: int, frame_id: str) -> Iterator[None]:
+    """Say which frame it is that a matcher, which sees no stamps, cannot process.
+
+    Raises:
+        FrameError: the matcher or its extractor raised a MatcherError.
+    """
+    try:
+        yield
+    except MatcherError as error:
+        raise FrameError(stamp_ns, frame_id, str(error)) from error
+
+
+def require_finite(features: Features) -> Features:
+    """Pass features on if they are numbers throughout.
+
+    Raises:
+        MatcherError: a keypoint or a descriptor is not.
+    """
+    if not (np.isfinite(features.keypoints).all() and np.isfinite(features.descriptors).all()):
+        raise MatcherError(
+            "a descriptor or keypoint is NaN or infinite: "
+            "the image or the extractor's weights are damaged, replace them."
+        )
+    return features

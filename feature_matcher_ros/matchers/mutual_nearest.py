@@ -9,6 +9,7 @@ from feature_matcher_ros.config import MatcherConfig
 from feature_matcher_ros.datatypes import Features, Image, Matches
 from feature_matcher_ros.errors import MatcherError
 from feature_matcher_ros.extractors.extractor import Extractor
+from feature_matcher_ros.matchers.matcher import require_finite
 
 Descriptors = NDArray[np.float32] | NDArray[np.uint8]
 Scores = NDArray[np.float32]
@@ -36,7 +37,7 @@ class MutualNearest:
         return "mutual_nearest"
 
     def extract(self, image: Image, mask: Image | None = None) -> Features:
-        return self._extractor.extract(image, mask)
+        return require_finite(self._extractor.extract(image, mask))
 
     def match(self, features0: Features, features1: Features) -> Matches:
         """Correspondences in the order of the keypoints of image 0.

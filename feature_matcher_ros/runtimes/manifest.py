@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
 from feature_matcher_ros.runtimes.runtime import Runtime
 
 FORMAT = 1
+_PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "ISC", "MIT")
+_logger = logging.getLogger(__name__)
 FILE_NAME = "manifest.json"
 
 
@@ -96,7 +100,9 @@ def open_graph(folder: Path, manifest: Manifest, name: str, spec: GraphSpec, run
     """
     if name not in manifest.graphs:
         raise RuntimeLoadError(f"the manifest of {folder} names no graph '{name}': export the network again.")
-    return open_runtime(verified_graph_path(folder, manifest.graphs[name]), spec, runtime, num_threads)
+    opened = open_runtime(verified_graph_path(folder, manifest.graphs[name]), spec, runtime, num_threads)
+    announce_licence(manifest)
+    return opened
 
 
 def verified_graph_path(folder: Path, entry: GraphEntry) -> Path:
@@ -115,6 +121,17 @@ def verified_graph_path(folder: Path, entry: GraphEntry) -> Path:
             "truncated or was changed: export the graphs again."
         )
     return path
+
+
+def announce_licence(manifest: Manifest) -> None:
+    """Log, once in a process, on what terms weights may be used; those of unfree weights as a warning."""
+    _announce(manifest.weights, manifest.licence)
+
+
+@cache
+def _announce(weights: str, licence: str) -> None:
+    level = logging.INFO if licence in _PERMISSIVE else logging.WARNING
+    _logger.log(level, "licence of the weights %s: %s", weights, licence)
 
 
 def _graph_entry(content: Mapping[str, Any]) -> GraphEntry:

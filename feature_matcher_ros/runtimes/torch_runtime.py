@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec
 
+_PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_HALVES = (torch.float16, torch.bfloat16)
+
 
 class DeviceTensor:
     """A tensor that stays on its device until somebody asks numpy for an array of it."""
@@ -22,19 +25,27 @@ class DeviceTensor:
         self.tensor = tensor
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        array: NDArray[Any] = self.tensor.cpu().numpy()
+        tensor = self.tensor.float() if self.tensor.dtype in _HALVES else self.tensor
+        array: NDArray[Any] = tensor.cpu().numpy()
         return array if dtype is None else array.astype(dtype)
 
 
 class TorchRuntime:
     """One stage of a model. What it returns may be fed to another stage without leaving the device."""
 
-    def __init__(self, module: torch.nn.Module, spec: GraphSpec, device: str = "cpu") -> None:
+    def __init__(
+        self, module: torch.nn.Module, spec: GraphSpec, device: str = "cpu", precision: str = "float32"
+    ) -> None:
         """Put a module, which takes and returns a mapping of named tensors, on a device.
 
+        With a ``precision`` of float16 or bfloat16 its products are computed in that type; what is added up over
+        the layers, and every exponential, stays float32.
+
         Raises:
-            RuntimeLoadError: there is no such device.
+            RuntimeLoadError: there is no such device or precision.
         """
+        if precision not in _PRECISIONS:
+            raise RuntimeLoadError(f"the precision '{precision}' is unknown: choose {', '.join(_PRECISIONS)}.")
         try:
             self._module = module.eval().to(device)
         except (RuntimeError, AssertionError) as error:
@@ -44,6 +55,7 @@ class TorchRuntime:
             ) from error
         self._spec = spec
         self._device = torch.device(device)
+        self._precision = _PRECISIONS[precision]
 
     @property
     def name(self) -> str:
@@ -54,7 +66,8 @@ class TorchRuntime:
         return self._spec
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        with torch.inference_mode():
+        is_half = self._precision in _HALVES
+        with torch.inference_mode(), torch.autocast(self._device.type, self._precision, enabled=is_half):
             outputs = self._module({name: self._on_device(value) for name, value in inputs.items()})
         return {tensor.name: DeviceTensor(outputs[tensor.name]) for tensor in self._spec.outputs}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -31,3 +34,17 @@ def render(cam_from_world: Float) -> Image:
         hit = points[..., 0] < 0.0 if is_near else np.ones(u.shape, bool)
         picture[hit] = wall[hit]
     return picture
+
+
+def write_pairs(folder: Path, motions: list[Float], told: list[Float]) -> Path:
+    """Write images of motions, and a list that tells these as the truth."""
+    entries = []
+    cv2.imwrite(str(folder / "0.png"), render(np.eye(4)))
+    for number, (motion, truth) in enumerate(zip(motions, told, strict=True), start=1):
+        cv2.imwrite(str(folder / f"{number}.png"), render(motion))
+        entries.append(
+            {"img0": "0.png", "img1": f"{number}.png", "K0": K.tolist(), "K1": K.tolist()}
+            | {"T_cam1_from_cam0": truth.tolist()}
+        )
+    (folder / "pairs.json").write_text(json.dumps(entries))
+    return folder / "pairs.json"

@@ -13,6 +13,7 @@ import pytest
 from feature_matcher_ros.errors import MatcherError, OutputError
 from feature_matcher_ros.evaluation import benchmark
 from feature_matcher_ros.evaluation.benchmark import OUTSIDE, STAGES, Benchmark, Setting, measure
+from feature_matcher_ros.evaluation.benchmark_machine import limited_process
 from feature_matcher_ros.evaluation.sequences import Modality
 
 SETTING = Setting(1, "orb", 1024, Modality.STEREO, 100)
@@ -50,7 +51,7 @@ def test_a_recorded_frame_decodes_to_the_rendered_one() -> None:
 @pytest.mark.parametrize("cores", [1, 2])
 def test_a_process_uses_the_cores_it_is_given(cores: int) -> None:
     before = dict(os.environ)
-    with benchmark._limited_process(cores) as pool:
+    with limited_process(cores) as pool:
         assert pool.submit(os.getenv, "OMP_NUM_THREADS").result() == str(cores)
         assert pool.submit(cv2.getNumThreads).result() == cores
     assert dict(os.environ) == before

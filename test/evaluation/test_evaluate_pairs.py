@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from image_pairs_scene import SIZE, K, render
+from image_pairs_scene import SIZE, write_pairs
 
 from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.errors import ConfigError, SourceError
 from feature_matcher_ros.evaluation.evaluate_pairs import PairSetEvaluation, evaluate_pairs, pair_set_table
 from feature_matcher_ros.evaluation.json_text import to_json
 from feature_matcher_ros.geometry import pose_from, rotation_from_vector
-
-
-def write_pairs(folder: Path, motions: list[Float], told: list[Float]) -> Path:
-    """Write images of motions, and a list that tells these as the truth."""
-    entries = []
-    cv2.imwrite(str(folder / "0.png"), render(np.eye(4)))
-    for number, (motion, truth) in enumerate(zip(motions, told, strict=True), start=1):
-        cv2.imwrite(str(folder / f"{number}.png"), render(motion))
-        entries.append(
-            {"img0": "0.png", "img1": f"{number}.png", "K0": K.tolist(), "K1": K.tolist()}
-            | {"T_cam1_from_cam0": truth.tolist()}
-        )
-    (folder / "pairs.json").write_text(json.dumps(entries))
-    return folder / "pairs.json"
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +48,10 @@ def test_true_poses_are_found_by_both_estimators_on_the_same_matches(evaluation)
 def test_numbers_are_printed_and_written(evaluation):
     header, rows = pair_set_table(evaluation)
     assert header == ["", "poselib", "opencv"] and all(len(row) == 3 for row in rows)
-    assert {row[0]: row[1] for row in rows}["pairs with a pose"] == "3 of 3"
+    cells = {row[0]: row[1] for row in rows}
+    assert cells["pairs with a pose"] == "3 of 3"
+    assert evaluation.p99_match_ms >= evaluation.median_match_ms and cells["match, 99 %"].endswith(" ms")
+    assert evaluation.mean_layers_run is None and "layers run, mean" not in cells  # this matcher has none
     numbers = json.loads(to_json(evaluation))
     assert numbers["estimators"]["poselib"]["auc"]["5.0"] == evaluation.estimators["poselib"].auc[5.0]
 

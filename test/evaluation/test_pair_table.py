@@ -16,9 +16,11 @@ from feature_matcher_ros.datatypes import (
     RelativePose,
     ScaleSource,
     Status,
+    StopReason,
     TrackingState,
 )
 from feature_matcher_ros.errors import OutputError, SourceError
+from feature_matcher_ros.evaluation.matcher_stages import MatcherStage, matcher_stages
 from feature_matcher_ros.evaluation.pair_table import (
     PairTableWriter,
     direction_sigma_deg,
@@ -81,6 +83,34 @@ def test_a_row_holds_what_the_front_end_said():
     assert row.attempted and not gated.attempted
 
 
+def test_what_the_layers_did_comes_back_and_is_summarised(tmp_path):
+    first = replace(
+        MATCHES,
+        stop_reason=StopReason.CONFIDENT,
+        points_per_stage=np.array([[100, 60], [50, 30]], np.int32),
+        stages_ms={"embed": 0.5, "stage1": 10.0, "stage2": 4.0, "head": 2.0},
+    )
+    longer = replace(
+        first,
+        points_per_stage=np.array([[100, 100]] * 3, np.int32),
+        stages_ms={"embed": 1.5, "stage1": 20.0, "stage2": 16.0, "stage3": 8.0, "head": 4.0},
+    )
+    path = write(tmp_path / "pairs.csv", *(replace(MATCHED, matches=matches) for matches in (longer, first)), GATED)
+    rows = read_pair_table(path)
+    assert rows[1].stop_reason is StopReason.CONFIDENT
+    assert rows[1].points_by_stage == "100+60 50+30"
+    assert rows[1].matcher_ms == "embed=0.500 stage1=10.000 stage2=4.000 head=2.000"
+    assert (rows[2].stop_reason, rows[2].points_by_stage, rows[2].matcher_ms) == (None, None, None)
+    assert matcher_stages(rows) == (
+        MatcherStage("embed", 2, 1.0, None, None),
+        MatcherStage("stage1", 2, 15.0, 180.0, 1.0),
+        MatcherStage("stage2", 2, 10.0, 140.0, 0.75),
+        MatcherStage("stage3", 1, 8.0, 200.0, 1.0),
+        MatcherStage("head", 2, 3.0, None, None),
+    )
+    assert matcher_stages(rows[2:]) == ()
+
+
 def test_rows_come_back_exactly(tmp_path):
     path = write(tmp_path / "pairs.csv", MATCHED, GATED)
     assert read_pair_table(path) == (row_from_result(MATCHED), row_from_result(GATED))
@@ -121,7 +151,7 @@ def test_sigmas_are_the_spread_of_the_errors_they_speak_of():
         (lambda text: text.replace("survival", "overlap"), "different: overlap, survival"),
         (lambda text: text.replace("GENERAL", "SIDEWAYS"), "'SIDEWAYS' in column motion_type, line 2"),
         (lambda text: text.replace(",80.0,", ",nan,"), "'nan' in column extract_ms, line 2"),
-        (lambda text: text.replace(",80.0,", ","), "line 2 of .* has 32 cells instead of 33"),
+        (lambda text: text.replace(",80.0,", ","), "line 2 of .* has 35 cells instead of 36"),
         (lambda text: "", "different: baseline_m"),
     ],
 )

@@ -152,6 +152,24 @@ def test_lighter_network_of_xfeat(lighter: dict[str, LightGlueGraphs], shared_da
     assert_same_matches(matches, stored, "")
 
 
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [("cpu", "bfloat16"), *(pytest.param("cuda", half, marks=pytest.mark.gpu) for half in ("float16", "bfloat16"))],
+)
+def test_half_precision_finds_nearly_the_same(shared_data: Path, device: str, precision: str) -> None:
+    """Trained weights; what differs are pairs near the least score, and points whose two best partners are alike."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    stored = load(shared_data, "xfeat_lighterglue_L3/fr3_512")
+    model = lightglue_from_checkpoint(read_checkpoint(shared_data / "weights" / "xfeat_lighterglue_L3.pt"))
+    matches = match(lightglue_by_torch(model, device=device, precision=precision), stored, FULL)
+    assert matches.indices is not None
+    found = set(map(tuple, matches.indices.tolist()))
+    published = {(first, second) for first, second in enumerate(stored["matches0"].tolist()) if second >= 0}
+    share = len(found & published) / len(found | published)
+    assert share >= (0.97 if precision == "float16" else 0.85), share
+
+
 def test_states_are_the_published_ones(shared_data: Path) -> None:
     stored = load(shared_data, "lightglue_aliked_seeded/fr3_512")
     weights = shared_data / "reference" / "lightglue_aliked_seeded" / "lightglue_aliked_seed0_fp16.pth"

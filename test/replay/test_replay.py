@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,11 +17,13 @@ from rosbags.highlevel import AnyReader
 
 from feature_matcher_ros.cli import main
 from feature_matcher_ros.config import FrontEndConfig, override
+from feature_matcher_ros.datatypes import Features
 from feature_matcher_ros.evaluation.demo_rig import DemoOptions
 from feature_matcher_ros.evaluation.demo_scene import DemoRecording, write_demo_bag
 from feature_matcher_ros.evaluation.pair_table import read_pair_table
 from feature_matcher_ros.evaluation.sequences import open_sequence
 from feature_matcher_ros.evaluation.trajectories import read_tum
+from feature_matcher_ros.extractors.sift import Sift
 from feature_matcher_ros.front_end import FrontEnd
 
 SETTINGS = {"extractor.max_keypoints": 400, "keyframes.min_parallax_px": 5.0}
@@ -41,6 +45,26 @@ def feature_matcher(capsys: pytest.CaptureFixture[str], *arguments: str | Path) 
     code = stop.value.code
     out, err = capsys.readouterr()
     return 0 if code is None else int(code), out, err
+
+
+def test_a_frame_whose_features_are_no_numbers_is_counted_and_left_out(
+    bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract, frames = Sift.extract, []
+
+    def spoil_the_third(self: Sift, *arguments: Any) -> Features:
+        frames.append(extract(self, *arguments))
+        return replace(frames[-1], descriptors=frames[-1].descriptors * np.nan) if len(frames) == 3 else frames[-1]
+
+    monkeypatch.setattr(Sift, "extract", spoil_the_third)
+    run = tmp_path / "run"
+    every = ("--set", "keyframes.match_every_frame=true")
+    code, out, err = feature_matcher(capsys, "replay", bag, "-o", run, "--no-report", "--no-topics", *ARGUMENTS, *every)
+    assert (code, err) == (0, "")
+    assert "skipped 1: a descriptor or keypoint is NaN or infinite" in " ".join(out.split())
+    summary = json.loads((run / "run.json").read_text())
+    assert sum(summary["skipped"].values()) == 1 and summary["finished"]
+    assert len(read_pair_table(run / "pairs.csv")) == summary["num_frames"] == len(frames) - 1
 
 
 def test_a_replay_writes_what_the_front_end_says(bag: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

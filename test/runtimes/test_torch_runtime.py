@@ -35,3 +35,28 @@ def test_a_device_that_is_not_there_is_named() -> None:
         linear = torch.nn.Linear(1, 1)  # a module without weights goes anywhere
         with pytest.raises(RuntimeLoadError, match=r"cannot use the device 'cuda'.*choose cpu"):
             TorchRuntime(linear, SPEC, device="cuda")
+
+
+class Product(torch.nn.Module):
+    """Says in which type it multiplied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([[1.0, 2**-10]]))
+        self.seen = None
+
+    def forward(self, tensors):
+        product = tensors["x"].reshape(-1, 2) @ self.weight.T
+        self.seen = product.dtype
+        return {"y": product.flatten()}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_products_are_computed_in_the_wanted_precision(precision: str) -> None:
+    product = Product()
+    found = np.asarray(TorchRuntime(product, SPEC, precision=precision).run({"x": np.ones(4, np.float32)})["y"])
+    assert product.seen is getattr(torch, precision)
+    assert found.dtype == np.float32
+    assert found.tolist() == [1.0 if precision == "bfloat16" else 1.0 + 2**-10] * 2  # 8 bits do not hold the sum
+    with pytest.raises(RuntimeLoadError, match="the precision 'int4' is unknown: choose float32, float16, bfloat16"):
+        TorchRuntime(product, SPEC, precision="int4")

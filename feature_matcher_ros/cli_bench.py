@@ -1,0 +1,87 @@
+"""The command ``feature-matcher bench``."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from feature_matcher_ros.cli_console import console, print_table, progress_bar
+
+
+def bench(
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")] = Path("bench.json"),
+    graphs: Annotated[
+        Path | None, typer.Option(help="Time the matching network of this folder instead of all stages.")
+    ] = None,
+    points: Annotated[Path | None, typer.Option(help="Folder of the extractor's graphs; otherwise SIFT.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The file that the graphs were exported from, to compare with torch.")
+    ] = None,
+    pairs: Annotated[
+        list[Path] | None, typer.Option(help="JSON file of image pairs; otherwise rendered frames. Repeatable.")
+    ] = None,
+    keypoints: Annotated[list[int] | None, typer.Option(help="Keypoints of an image. Repeatable.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that execute the network.")] = 2,
+    plot: Annotated[Path | None, typer.Option(help="Picture of the cost against keypoints to write.")] = None,
+) -> None:
+    """Time every stage on this machine, on one core and on two, and a learned matcher beside torch."""
+    from feature_matcher_ros.evaluation.learned_contenders import ALL_LAYERS, KEYPOINTS, LearnedSetting
+
+    def setting(graphs: Path, weights: Path | None) -> LearnedSetting:
+        sizes = tuple(sorted(set(keypoints or KEYPOINTS)))
+        return LearnedSetting(graphs, points, weights, tuple(pairs or ()), sizes, num_threads=threads)
+
+    if graphs is not None:
+        _bench_learned(setting(graphs, weights), output, plot)
+        return
+    _bench_stages(output)
+    try:
+        from feature_matcher_ros.export.benchmark import write_random_network
+    except ModuleNotFoundError as error:
+        console.print(f"no learned matcher was timed ({error}): name one with --graphs, or install torch and onnx")
+        return
+    with tempfile.TemporaryDirectory(prefix="feature_matcher_") as folder:
+        random_weights = write_random_network(Path(folder))
+        # Random weights are never sure of a point: there is nothing to adapt to.
+        full = replace(setting(Path(folder), random_weights), modes=(ALL_LAYERS,))
+        _bench_learned(full, output.with_stem(f"{output.stem}_learned"), plot)
+
+
+def _bench_stages(output: Path) -> None:
+    from feature_matcher_ros.evaluation.benchmark import benchmark_table, run_benchmark, write_benchmark
+
+    with progress_bar("bench") as on_progress:
+        benchmark = run_benchmark(on_progress=on_progress)
+    print_table(*benchmark_table(benchmark), title=benchmark.machine)
+    write_benchmark(benchmark, output)
+    console.print(f"wrote {output}")
+
+
+def _bench_learned(setting: Any, output: Path, plot: Path | None) -> None:
+    from feature_matcher_ros.evaluation.benchmark import write_benchmark
+    from feature_matcher_ros.evaluation.learned_benchmark import learned_table, run_learned_benchmark
+
+    with progress_bar("learned matcher") as on_progress:
+        benchmark = run_learned_benchmark(setting, on_progress=on_progress)
+    title = (
+        f"{benchmark.network} on {benchmark.extractor}, {', '.join(benchmark.pairs)}, {benchmark.num_threads} threads"
+    )
+    print_table(*learned_table(benchmark), title=f"{title}: {benchmark.machine}")
+    console.print(
+        f"a large float32 matrix product reached {benchmark.gemm_gflops:.0f} GFLOP/s in the same minutes, "
+        f"at best {benchmark.best_gemm_gflops:.0f}",
+        highlight=False,
+    )
+    for note in benchmark.notes:
+        console.print(note, markup=False, highlight=False)
+    write_benchmark(benchmark, output)
+    console.print(f"wrote {output}")
+    if plot is not None:
+        from feature_matcher_ros.evaluation.learned_benchmark_plot import plot_learned_benchmark
+
+        plot_learned_benchmark(benchmark, plot)
+        console.print(f"wrote {plot}")
