@@ -23,6 +23,7 @@ def train(
         "runs/train"
     ),
     views: Annotated[Path | None, typer.Option(help="Where views are kept for several runs.")] = None,
+    initial: Annotated[Path | None, typer.Option(help="Weights to begin with, such as the shipped ones.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", "-s", help="One value of the recipe, e.g. matching.steps=3000. Repeatable."),
@@ -45,7 +46,7 @@ def train(
     config = with_settings(named_preset(preset), settings or ())
     options = TrainerOptions(device=choose_device(device), num_workers=workers)
     with progress_bar("views") as on_views:
-        path = run_training(config, TrainingPlaces(output, photographs, views), options, on_views, _show)
+        path = run_training(config, TrainingPlaces(output, photographs, initial, views), options, on_views, _show)
     if is_first_process():
         manifest = export_checkpoint(path, output / "graphs", _LICENCE)
         console.print(f"weights: {path}\ngraphs: {output / 'graphs'} ({len(manifest.graphs)})")

@@ -11,6 +11,8 @@ import torch
 from torch import distributed
 
 from feature_matcher_ros.errors import TrainingError
+from feature_matcher_ros.models.checkpoint import read_checkpoint
+from feature_matcher_ros.models.lightglue import lightglue_from_checkpoint
 from feature_matcher_ros.training.config import TrainingConfig
 from feature_matcher_ros.training.photographs import find_photographs
 from feature_matcher_ros.training.progress import ProgressCallback
@@ -26,6 +28,7 @@ class TrainingPlaces:
 
     output: Path  # checkpoint, metrics and weights
     photographs: Path | None = None  # None: procedural images
+    initial: Path | None = None  # weights to begin with; None: from scratch
     views: Path | None = None  # where views are kept, for several runs; None: inside of ``output``
 
 
@@ -40,6 +43,7 @@ def train(
 
     Raises:
         SourceError: there is nothing to train on.
+        WeightsError: the weights to begin with cannot be used.
         OutputError: something cannot be written.
         ConfigError, TrainingError: the run cannot go on where it was interrupted, or has diverged.
     """
@@ -50,7 +54,8 @@ def train(
     if distributed.is_initialized():
         distributed.barrier()
     scenes = [store.read(number) for number in range(len(store))]
-    model = Trainer(config, scenes, places.output, options, on_progress).run()
+    initial = lightglue_from_checkpoint(read_checkpoint(places.initial)) if places.initial else None
+    model = Trainer(config, scenes, places.output, options, on_progress, initial).run()
     path = places.output / f"lightglue_{config.data.extractor.name}.safetensors"
     if is_first_process():
         write_weights(model, path)

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from feature_matcher_ros.errors import OutputError, TrainingError
+from feature_matcher_ros.errors import OutputError, TrainingError, WeightsError
 from feature_matcher_ros.models.lightglue import LightGlueModel
 from feature_matcher_ros.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from feature_matcher_ros.training.config import StageConfig, TrainingConfig
@@ -60,12 +60,14 @@ class Trainer:
         folder: Path,
         options: TrainerOptions | None = None,
         on_progress: ProgressCallback = lambda progress: None,
+        initial: LightGlueModel | None = None,
     ) -> None:
-        """Take the last scenes for validation and the others for training.
+        """Take the last scenes for validation and the others for training; begin with the weights of ``initial``.
 
         Raises:
             OutputError: the folder cannot be made.
             ConfigError, TrainingError: the checkpoint in it is of another recipe, or damaged.
+            WeightsError: the weights to begin with are those of another network.
         """
         self._config, self._options, self._folder = config, options or TrainerOptions(), folder
         self._on_progress = on_progress
@@ -78,6 +80,8 @@ class Trainer:
         count = math.ceil(config.validation_pairs / config.batch_size)
         self._validation = [*self._batches(validation, count, (config.seed, _VALIDATION_SEED))]
         self._model = untrained_lightglue(config.network, config.seed).to(self._options.device)
+        if initial is not None:
+            self._model.load_state_dict(_fitting(initial, config).state_dict())
         self._average = AveragedModel(self._model, avg_fn=_averaging(config.ema_decay))
         self._log = MetricsLog(folder)
         path = self._checkpoint_path
@@ -227,6 +231,15 @@ def _only_trainable(model: LightGlueModel, stage: str) -> list[nn.Parameter]:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("token_confidence") == (stage == CONFIDENCE))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _fitting(initial: LightGlueModel, config: TrainingConfig) -> LightGlueModel:
+    if initial.config != config.network:
+        raise WeightsError(
+            f"the weights to begin with are those of {initial.config}, and {config.network} is to be trained: "
+            "choose the preset that they were trained with."
+        )
+    return initial
 
 
 def _averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

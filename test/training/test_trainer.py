@@ -41,7 +41,7 @@ def scenes(config: TrainingConfig) -> list[list[View]]:
     return [make_views(config.data, (), number) for number in range(8)]
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     """Stands for whatever ends a process."""
 
 
@@ -53,9 +53,9 @@ def test_interrupted_training_ends_as_if_it_had_not_been(
 
     def interrupt(progress: TrainingProgress) -> None:
         if (progress.stage, progress.step) == (stage, step):
-            raise Interrupted
+            raise InterruptionError
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptionError):
         Trainer(config, scenes, tmp_path / "parts", OPTIONS, interrupt).run()
     steps: list[int] = []
     resumed = Trainer(config, scenes, tmp_path / "parts", OPTIONS, lambda progress: steps.append(progress.step)).run()
