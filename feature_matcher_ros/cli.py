@@ -8,20 +8,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
+from feature_matcher_ros.cli_bench import bench
+from feature_matcher_ros.cli_calibrate import calibrate
+from feature_matcher_ros.cli_console import console, print_table, progress_bar, show_log
+from feature_matcher_ros.cli_live import CONTEXT, doctor, live
 from feature_matcher_ros.cli_networks import export, weights_app
-from feature_matcher_ros.config import FrontEndConfig, load_config, override
-from feature_matcher_ros.errors import ConfigError, FeatureMatcherError
+from feature_matcher_ros.cli_options import ConfigOption, SetOption, configured, modality_named
+from feature_matcher_ros.cli_training import train
+from feature_matcher_ros.config import FrontEndConfig
+from feature_matcher_ros.errors import FeatureMatcherError
 
 app = typer.Typer(
     help="Real-time visual SLAM front-end: correspondences with track ids, and robust relative poses.",
@@ -30,14 +30,13 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(export)
+app.command()(bench)
+app.command()(train)
+app.command()(calibrate)
+app.command(context_settings=CONTEXT)(live)
+app.command(context_settings=CONTEXT)(doctor)
 app.add_typer(weights_app, name="weights", no_args_is_help=True)
-# A pipe has no width: tables are written in full.
-_console = Console(width=None if sys.stdout.isatty() else 160)
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of parameters.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", "-s", help="One parameter, e.g. extractor.max_keypoints=2048. Repeatable.")
-]
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write to.")]
 
 
@@ -47,6 +46,7 @@ def main() -> NoReturn:
     # What OpenCV and FFmpeg say of a broken file is said better, and once, by the error that follows.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
+    show_log()
     try:
         app()
     except FeatureMatcherError as error:
@@ -86,7 +86,7 @@ def replay(
     from feature_matcher_ros.evaluation.sequences import Selection
 
     selection = Selection(
-        modality=_modality(modality),
+        modality=modality_named(modality),
         layout=layout,
         image_topic=image_topic,
         camera_info_topic=camera_info_topic,
@@ -103,7 +103,7 @@ def replay(
     )
     output = output or Path("runs") / source.resolve().stem
     options = ReplayOptions(topics=topics, video=video, rerun=rerun)
-    _replay(source, output, selection, _load(config, settings), options, report)
+    _replay(source, output, selection, configured(config, settings), options, report)
 
 
 @app.command()
@@ -118,7 +118,7 @@ def evaluate(
     pair_sets = [path for path in paths if path.suffix == ".json"]
     runs = [path for path in paths if path.suffix != ".json"]
     for path in pair_sets:
-        _evaluate_pair_set(path, _load(config, settings))
+        _evaluate_pair_set(path, configured(config, settings))
     if len(runs) == 1:
         _report(runs[0], ground_truth)
     elif runs:
@@ -137,8 +137,8 @@ def match(
     """Match two images and draw the correspondences."""
     from feature_matcher_ros.evaluation.match_images import match_images
 
-    _console.print(match_images(image0, image1, output, _load(config, settings), calibration))
-    _console.print(f"wrote {output}")
+    console.print(match_images(image0, image1, output, configured(config, settings), calibration))
+    console.print(f"wrote {output}")
 
 
 @app.command()
@@ -152,39 +152,25 @@ def demo(
     from feature_matcher_ros.evaluation.replay import ReplayOptions
     from feature_matcher_ros.evaluation.sequences import Selection
 
-    with _progress("render the scene") as on_progress:
+    with progress_bar("render the scene") as on_progress:
         write_demo_bag(output / "rendered_room", on_progress=on_progress)
-    _replay(output / "rendered_room", output / "run", Selection(), _load(config, settings), ReplayOptions(), True)
-
-
-@app.command()
-def bench(
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")] = Path("bench.json"),
-) -> None:
-    """Time every stage on this machine, on one core and on two."""
-    from feature_matcher_ros.evaluation.benchmark import benchmark_table, run_benchmark, write_benchmark
-
-    with _progress("bench") as on_progress:
-        benchmark = run_benchmark(on_progress=on_progress)
-    _print_table(*benchmark_table(benchmark), title=benchmark.machine)
-    write_benchmark(benchmark, output)
-    _console.print(f"wrote {output}")
+    _replay(output / "rendered_room", output / "run", Selection(), configured(config, settings), ReplayOptions(), True)
 
 
 def _replay(source: Path, output: Path, selection: Any, config: FrontEndConfig, options: Any, report: bool) -> None:
     from feature_matcher_ros.evaluation.replay import replay as run_replay
 
-    with _progress(source.name) as on_progress:
+    with progress_bar(source.name) as on_progress:
         summary = run_replay(
             source, output, selection=selection, config=config, options=options, on_progress=on_progress
         )
     for reason, count in summary.skipped.items():
-        _console.print(f"[yellow]skipped {count}[/]: {reason}")
+        console.print(f"[yellow]skipped {count}[/]: {reason}")
     if not summary.finished:
-        _console.print(f"interrupted after {summary.num_frames} frames; {output} holds everything up to there")
+        console.print(f"interrupted after {summary.num_frames} frames; {output} holds everything up to there")
         raise typer.Exit(130)
     rate = summary.num_frames / summary.wall_s if summary.wall_s else 0.0
-    _console.print(
+    console.print(
         f"{summary.num_frames} frames of {summary.name} ({summary.modality.lower()}), {rate:.1f} Hz, in {output}"
     )
     if report:
@@ -196,80 +182,27 @@ def _report(run: Path, ground_truth: Path | None) -> None:
     from feature_matcher_ros.evaluation.report import write_report
     from feature_matcher_ros.evaluation.summary import summary_rows
 
-    with _console.status("writing the report"):
+    with console.status("writing the report"):
         evaluation = evaluate_run(run, ground_truth)
         path = write_report(evaluation, run)
-    _print_table(["", ""], summary_rows(evaluation), title=str(run))
-    _console.print(f"report: {path}")
+    print_table(["", ""], summary_rows(evaluation), title=str(run))
+    console.print(f"report: {path}")
 
 
 def _evaluate_pair_set(path: Path, config: FrontEndConfig) -> None:
     from feature_matcher_ros.evaluation.evaluate_pairs import evaluate_pairs, pair_set_table
 
-    with _progress(path.stem) as on_progress:
+    with progress_bar(path.stem) as on_progress:
         evaluation = evaluate_pairs(path, config, on_progress=on_progress)
-    _print_table(*pair_set_table(evaluation), title=path.stem)
+    print_table(*pair_set_table(evaluation), title=path.stem)
 
 
 def _compare(runs: list[Path], output: Path) -> None:
     from feature_matcher_ros.evaluation.compare import compare_runs, comparison_table
 
     comparison = compare_runs(runs, output)
-    _print_table(*comparison_table(comparison), title="comparison")
-    _console.print(f"report: {output / 'comparison.html'}")
-
-
-def _load(path: Path | None, settings: list[str] | None) -> FrontEndConfig:
-    config = FrontEndConfig() if path is None else load_config(path)
-    pairs = [setting.partition("=") for setting in settings or []]
-    for name, equals, _ in pairs:
-        if not equals:
-            raise ConfigError(f"--set {name} has no value: write --set {name}=VALUE.")
-    return override(config, {name: value for name, _, value in pairs})
-
-
-def _modality(name: str | None) -> Any:
-    from feature_matcher_ros.evaluation.sequences import Modality
-
-    if name is None:
-        return None
-    try:
-        return Modality(name.upper())
-    except ValueError as error:
-        choices = ", ".join(modality.value.lower() for modality in Modality)
-        raise ConfigError(f"--modality {name} is not one of {choices}.") from error
-
-
-class _RateColumn(ProgressColumn):
-    """Frames per second so far."""
-
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:5.1f} Hz", style="cyan")
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Any]:
-    """Show a bar with count, rate and time left; yields ``on_progress(done, total)``."""
-    columns = [
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _RateColumn(),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=_console) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def _print_table(header: list[str], rows: Sequence[tuple[str, ...]], title: str) -> None:
-    table = Table(title=title, show_header=any(header))
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    _console.print(table)
+    print_table(*comparison_table(comparison), title="comparison")
+    console.print(f"report: {output / 'comparison.html'}")
 
 
 def _exit_with(sentence: str) -> NoReturn:

@@ -33,6 +33,7 @@ def train(
 ) -> None:
     """Train a matcher on pairs made of your images, and export it. Needs torch; interrupted, it can be resumed."""
     try:
+        from feature_matcher_ros.evaluation.training_curves import draw_training_curves
         from feature_matcher_ros.export.from_checkpoint import export_checkpoint
         from feature_matcher_ros.training.config import preset as named_preset
         from feature_matcher_ros.training.config import with_settings
@@ -49,7 +50,9 @@ def train(
         path = run_training(config, TrainingPlaces(output, photographs, initial, views), options, on_views, _show)
     if is_first_process():
         manifest = export_checkpoint(path, output / "graphs", _LICENCE)
+        draw_training_curves(output / "metrics.jsonl", output / "curves.png")
         console.print(f"weights: {path}\ngraphs: {output / 'graphs'} ({len(manifest.graphs)})")
+        console.print(f"curves: {output / 'curves.png'}")
 
 
 def _show(progress: TrainingProgress) -> None:

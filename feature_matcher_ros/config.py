@@ -1,7 +1,7 @@
 """Every parameter: its default, its unit, its range and one line that says what it does.
 
-These dataclasses are the only place where defaults live. The YAML file that ships, the command line
-and the node's parameters are all derived from them.
+These dataclasses, with those of ``node_config``, are the only place where defaults live. The YAML file
+that ships, the command line and the node's parameters are all derived from them.
 
 The YAML is that of a ROS 2 parameter file, ``/**: ros__parameters: ...``, so that one file serves the
 node and the command line; the sections may as well stand at the top without that wrapping.
@@ -9,7 +9,6 @@ node and the command line; the sections may as well stand at the top without tha
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import math
 import typing
@@ -18,10 +17,9 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from feature_matcher_ros.errors import ConfigError
-from feature_matcher_ros.parameter_file import ROS_KEY, flatten, own_parameters
+from feature_matcher_ros.parameter_file import ROS_KEY, flatten, is_of_node, own_parameters, read_yaml
+from feature_matcher_ros.parameter_values import Value, converted, name_of, yaml_line
 
 _YAML_HEADER = """\
 # Every parameter of the front-end, with its default; what a file leaves out keeps its default.
@@ -97,6 +95,12 @@ class MatcherConfig:
     )
     width_confidence: float = parameter(
         0.99, "lightglue drops points that are this surely unmatchable; 1 keeps all", minimum=0.01, maximum=1.0
+    )
+    confidence_thresholds: tuple[float, ...] = parameter(
+        (),
+        "confidence from which a point of lightglue is final, for each layer, 1 never; none: as in its paper",
+        minimum=0.0,
+        maximum=1.0,
     )
     match_budget_ms: float = parameter(
         0.0, "lightglue runs no layer that would end later than this; 0 sets no limit", unit="ms", minimum=0.0
@@ -177,13 +181,17 @@ class FrontEndConfig:
     tracks: TrackConfig = field(default_factory=TrackConfig)
 
 
+# The parameters of the front-end, or with those of the node beside them (``node_config``).
+Config = typing.TypeVar("Config", bound=FrontEndConfig)
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One parameter, as seen by the YAML writer, ``--set`` and the node."""
 
     path: str  # "keyframes.min_survival"
-    type: type
-    default: bool | int | float | str
+    type: Any  # bool, int, float, str or NUMBERS
+    default: Value
     info: ParameterInfo
 
 
@@ -199,20 +207,15 @@ def iterate_parameters(config: FrontEndConfig | None = None) -> Iterator[Paramet
 
 
 def load_config(path: Path) -> FrontEndConfig:
-    """Read a YAML file; what it does not mention keeps its default.
+    """Read a YAML file; what it does not mention keeps its default, and what concerns only the node is left out.
 
     Raises:
         ConfigError: the file cannot be read, or holds an unknown key or a value of the wrong type or range.
     """
+    content = read_yaml(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path} ({error}): give the path of a YAML file.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML ({' '.join(str(error).split())}): correct the file.") from error
-    try:
-        sections = [section.name for section in fields(FrontEndConfig)]
-        return config_from_mapping(own_parameters({} if content is None else content, sections))
+        values = own_parameters(content, [section.name for section in fields(FrontEndConfig)])
+        return override(FrontEndConfig(), {key: value for key, value in values.items() if not is_of_node(key)})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
@@ -222,7 +225,7 @@ def config_from_mapping(content: Mapping[str, Any]) -> FrontEndConfig:
     return override(FrontEndConfig(), flatten(content))
 
 
-def override(config: FrontEndConfig, values: Mapping[str, Any]) -> FrontEndConfig:
+def override(config: Config, values: Mapping[str, Any]) -> Config:
     """Return ``config`` with some values replaced, given by dotted path; strings are parsed by type.
 
     Raises:
@@ -248,8 +251,7 @@ def to_yaml(config: FrontEndConfig) -> str:
         lines += ["", f"    # {part.__doc__}", f"    {section.name}:"]
         for entry in iterate_parameters(config):
             if entry.path.startswith(section.name + "."):
-                value = yaml.safe_dump(entry.default).splitlines()[0]
-                lines += [f"      # {describe(entry)}", f"      {entry.path.split('.')[1]}: {value}"]
+                lines += [f"      # {describe(entry)}", "      " + yaml_line(entry.path.split(".")[1], entry.default)]
     return _YAML_HEADER + "\n".join(lines) + "\n"
 
 
@@ -270,30 +272,13 @@ def _range(info: ParameterInfo) -> str:
     return f"{info.minimum:.10g} to {info.maximum:.10g}"
 
 
-def _checked(entry: Parameter, value: Any) -> bool | int | float | str:
-    converted = _converted(entry, value)
-    info = entry.info
-    if info.choices and converted not in info.choices:
+def _checked(entry: Parameter, value: Any) -> Value:
+    known, info = converted(value, entry.type), entry.info
+    if known is None:
+        raise ConfigError(f"{entry.path} = {value!r} is not of type {name_of(entry.type)}: correct the value.")
+    if info.choices and known not in info.choices:
         raise ConfigError(f"{entry.path} = {value!r} is not one of {', '.join(info.choices)}.")
-    if not isinstance(converted, str) and not info.minimum <= converted <= info.maximum:
+    numbers = () if isinstance(known, str) else known if isinstance(known, tuple) else (known,)
+    if not all(info.minimum <= number <= info.maximum for number in numbers):
         raise ConfigError(f"{entry.path} = {value} is out of range: give a value of {_range(info)}.")
-    return converted
-
-
-def _converted(entry: Parameter, value: Any) -> bool | int | float | str:
-    parsed = _parsed(value) if isinstance(value, str) and entry.type is not str else value
-    if entry.type is float and isinstance(parsed, (int, float)) and not isinstance(parsed, bool):
-        with contextlib.suppress(OverflowError):
-            return float(parsed)
-    if type(parsed) is entry.type:
-        return typing.cast("bool | int | float | str", parsed)
-    raise ConfigError(f"{entry.path} = {value!r} is not of type {entry.type.__name__}: correct the value.")
-
-
-def _parsed(text: str) -> Any:
-    """Read a number or a truth value; a text that is neither comes back as it is."""
-    with contextlib.suppress(ValueError):
-        return int(text) if text.strip().lstrip("+-").isdecimal() else float(text)  # "1e-3" is a text to YAML 1.1
-    with contextlib.suppress(yaml.YAMLError):
-        return yaml.safe_load(text)
-    return text
+    return known

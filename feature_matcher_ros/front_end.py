@@ -75,6 +75,8 @@ class FrontEnd:
         keyframe, last_stamp_ns = self._keyframes.newest, self._last_stamp_ns
         self._last_stamp_ns = frame.stamp_ns
         if last_stamp_ns is not None and frame.stamp_ns < last_stamp_ns:
+            self.reset()
+            self._last_stamp_ns = frame.stamp_ns
             return self._begin(frame, self._extract(frame, timer), KeyframeReason.TIME_JUMP, timer)
         if keyframe is None:
             return self._begin(frame, self._extract(frame, timer), KeyframeReason.FIRST_FRAME, timer)

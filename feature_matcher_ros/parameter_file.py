@@ -2,37 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from feature_matcher_ros.errors import ConfigError
 
-_NODE_NAME = "feature_matcher"
+NODE_NAME = "feature_matcher"
 ROS_KEY = "ros__parameters"
+_NODE_SECTION = "node"  # what concerns only the live node
 # Parameters that every ROS 2 node has; they may stand in the file and mean nothing outside ROS.
 _ROS_OWN = frozenset({"use_sim_time", "qos_overrides", "start_type_description_service"})
 
 
-def own_parameters(content: Any, sections: Iterable[str]) -> Any:
-    """Take what concerns this node out of a ROS 2 parameter file; any other content stays as it is.
+def read_yaml(path: Path) -> Any:
+    """What a parameter file holds; an empty one holds no section.
 
     Raises:
-        ConfigError: the file names nodes but not this one, or has a section outside all nodes.
+        ConfigError: the file cannot be read, or is not YAML.
     """
-    if not isinstance(content, Mapping):
-        return content
-    nodes = {name: part[ROS_KEY] for name, part in content.items() if isinstance(part, Mapping) and ROS_KEY in part}
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path} ({error}): give the path of a YAML file.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML ({' '.join(str(error).split())}): correct the file.") from error
+    return {} if content is None else content
+
+
+def own_parameters(
+    content: Any, sections: Iterable[str], node_name: str = NODE_NAME, left_out: Collection[str] = _ROS_OWN
+) -> dict[str, Any]:
+    """Take what concerns this node out of a parameter file, plain or of ROS 2, as dotted paths.
+
+    Raises:
+        ConfigError: the file names nodes but not this one, has a section outside all nodes, or no sections.
+    """
+    nodes = _nodes(content)
     if not nodes:
-        return content
+        return flatten(content)
     for section in sections:
         if section in content:
             raise ConfigError(f"'{section}' stands beside the nodes: move it below '/**' and '{ROS_KEY}'.")
-    ours = [part for name, part in nodes.items() if str(name).rsplit("/", 1)[-1] in ("*", "**", _NODE_NAME)]
+    ours = [part for name, part in nodes.items() if str(name).rsplit("/", 1)[-1] in ("*", "**", node_name)]
     if not ours:
         names = ", ".join(map(str, nodes))
-        raise ConfigError(f"there are parameters for {names} and none for {_NODE_NAME}: call the node /**.")
+        raise ConfigError(f"there are parameters for {names} and none for {node_name}: call the node /**.")
     merged = {path: value for part in ours for path, value in flatten(part or {}).items()}
-    return {path: value for path, value in merged.items() if path.split(".")[0] not in _ROS_OWN}
+    return {path: value for path, value in merged.items() if path.split(".")[0] not in left_out}
+
+
+def is_of_node(path: str) -> bool:
+    """Tell whether a parameter means nothing outside the live node."""
+    return path.split(".")[0] == _NODE_SECTION
+
+
+def _nodes(content: Any) -> dict[Any, Any]:
+    if not isinstance(content, Mapping):
+        return {}
+    return {name: part[ROS_KEY] for name, part in content.items() if isinstance(part, Mapping) and ROS_KEY in part}
 
 
 def flatten(content: Mapping[str, Any]) -> dict[str, Any]:

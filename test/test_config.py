@@ -1,5 +1,6 @@
 """Parameters: what a file or ``--set`` may say, and what is said back when it is wrong."""
 
+from array import array
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from feature_matcher_ros.config import (
     to_yaml,
 )
 from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.node_config import LiveConfig
+from feature_matcher_ros.parameter_values import Value
 
 
 def _load(folder: Path, text: str) -> FrontEndConfig:
@@ -23,9 +26,11 @@ def _load(folder: Path, text: str) -> FrontEndConfig:
     return load_config(path)
 
 
-def _other_value(value: bool | int | float | str) -> bool | int | float | str:
+def _other_value(value: Value) -> Value:
     if isinstance(value, bool):
         return not value
+    if isinstance(value, tuple):
+        return (*value, 0.5, 1e-5, *[1.0] * 30)  # more than fits a line of 80, and a number without a point
     return value if isinstance(value, str) else value * 1.25 if isinstance(value, float) else value + 1
 
 
@@ -40,7 +45,7 @@ def _all_changed() -> FrontEndConfig:
 
 def test_the_file_that_ships_holds_the_defaults() -> None:
     path = Path(__file__).parents[1] / "config" / "front_end.yaml"
-    assert path.read_text(encoding="utf-8") == to_yaml(FrontEndConfig()), "run `make config`"
+    assert path.read_text(encoding="utf-8") == to_yaml(LiveConfig()), "run `make config`"
     assert load_config(path) == FrontEndConfig()
 
 
@@ -94,8 +99,38 @@ def test_numbers_may_be_written_in_several_ways() -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    [
+        "0.9,1,1e-3",
+        " [0.9, 1, 1e-3] ",
+        [0.9, 1, 0.001],
+        (0.9, 1.0, 0.001),
+        array("d", [0.9, 1.0, 0.001]),  # as ROS 2 gives it
+    ],
+)
+def test_a_list_of_numbers_may_be_written_in_several_ways(tmp_path: Path, value: object) -> None:
+    config = override(FrontEndConfig(), {"matcher.confidence_thresholds": value})
+    assert config.matcher.confidence_thresholds == (0.9, 1.0, 0.001)
+    assert _load(tmp_path, "matcher: {confidence_thresholds: [0.9, 1, 0.001]}") == config
+    for nothing in ("", "[]", [], ()):
+        assert override(config, {"matcher.confidence_thresholds": nothing}) == FrontEndConfig()
+
+
+def test_no_empty_list_stands_in_a_file() -> None:
+    """A ROS 2 node breaks off at one: it cannot know what it is a list of."""
+    assert "confidence_thresholds" not in yaml.safe_load(to_yaml(FrontEndConfig()))["/**"]["ros__parameters"]["matcher"]
+
+
+@pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
+        ("matcher.confidence_thresholds", "0.9,high", r"'0.9,high' is not of type list of numbers"),
+        ("matcher.confidence_thresholds", "0.9,,0.8", r"'0.9,,0.8' is not of type list of numbers"),
+        ("matcher.confidence_thresholds", [0.9, True], r"\[0.9, True\] is not of type list of numbers"),
+        ("matcher.confidence_thresholds", 0.9, r"0.9 is not of type list of numbers"),
+        ("matcher.confidence_thresholds", None, r"None is not of type list of numbers"),
+        ("matcher.confidence_thresholds", "0.9,1.5", r"0.9,1.5 is out of range: give a value of 0 to 1"),
+        ("matcher.confidence_thresholds", [float("nan")], r"is out of range: give a value of 0 to 1"),
         ("pose.max_epipolar_error", 1.0, r"unknown parameter 'pose.max_epipolar_error'.*'pose.max_epipolar_error_px'"),
         ("survival", 0.5, r"unknown parameter 'survival'"),
         ("pose.seed.more", 1, r"unknown parameter 'pose.seed.more'.*'pose.seed'"),

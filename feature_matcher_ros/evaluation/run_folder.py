@@ -25,7 +25,7 @@ class RunInfo:
     layout: str
     modality: Modality
     matcher: str
-    config: Mapping[str, bool | int | float | str]  # path -> value
+    config: Mapping[str, Any]  # path -> value, as JSON holds it
     selection: Mapping[str, Any]  # only what was chosen
     num_frames: int
     skipped: Mapping[str, int]  # reason -> frames

@@ -36,12 +36,12 @@ class StopRule:
         _require_share("depth_confidence", self.depth_confidence)
 
     def is_satisfied(self, confidence: Probabilities, threshold: float, num_points: int) -> bool:
-        """Whether to stop.
+        """Whether to stop; never at a threshold of 1, though a confidence may be rounded to 1.
 
         ``confidence`` is that of the points of both images which are still there; of the ``num_points`` that
         there were at the beginning, those that have been dropped count as final.
         """
-        if self.depth_confidence is None:
+        if self.depth_confidence is None or threshold >= 1.0:
             return False
         num_open = np.count_nonzero(confidence < threshold)
         return bool(1.0 - num_open / num_points > self.depth_confidence)

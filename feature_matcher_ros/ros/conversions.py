@@ -140,6 +140,21 @@ def compressed_image_message(make: MessageFactory, stamp_ns: int, frame_id: str,
     return make("sensor_msgs/msg/CompressedImage", header=header, format="jpeg", data=data.reshape(-1))
 
 
+def image_message(make: MessageFactory, stamp_ns: int, frame_id: str, image: Image) -> Any:
+    """A grey or BGR image as it is."""
+    height, width = image.shape[:2]
+    return make(
+        "sensor_msgs/msg/Image",
+        header=make_header(make, stamp_ns, frame_id),
+        height=height,
+        width=width,
+        encoding="mono8" if image.ndim == 2 else "bgr8",
+        is_bigendian=0,
+        step=image[0].nbytes,
+        data=np.ascontiguousarray(image).reshape(-1),
+    )
+
+
 def _with_covariance(make: MessageFactory, what: str, value: Any, covariance: Float) -> Any:
     fields = {what.lower(): value, "covariance": covariance.reshape(36)}
     return make(f"geometry_msgs/msg/{what}WithCovariance", **fields)

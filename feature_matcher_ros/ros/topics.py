@@ -42,6 +42,11 @@ PATH = Topic("~/path", "nav_msgs/msg/Path", depth=1)
 MATCHES_IMAGE = Topic("~/matches_image/compressed", "sensor_msgs/msg/CompressedImage", depth=1)
 DIAGNOSTICS = Topic("/diagnostics", "diagnostic_msgs/msg/DiagnosticArray")
 TF = Topic("/tf", "tf2_msgs/msg/TFMessage", depth=100)
+# Of the live node alone; replay writes what STATUS says into DIAGNOSTICS, which the node publishes once a second.
+STATUS = Topic("~/status", "diagnostic_msgs/msg/DiagnosticArray")
+MATCHES_IMAGE_RAW = Topic("~/matches_image", "sensor_msgs/msg/Image", depth=1)
+MARKERS = Topic("~/markers", "visualization_msgs/msg/MarkerArray", depth=1)
+VINS_FEATURES = Topic("~/vins_features", "sensor_msgs/msg/PointCloud")
 
 TOPICS = (CORRESPONDENCES, RELATIVE_POSE, ODOMETRY, KEYFRAME, PATH, MATCHES_IMAGE, DIAGNOSTICS, TF)
 

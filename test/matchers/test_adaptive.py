@@ -20,6 +20,7 @@ def test_dropped_points_count_as_final() -> None:
     assert rule.is_satisfied(f32(0.95, 0.2), 0.9, num_points=5)  # one of five is open
     assert rule.is_satisfied(f32(0.9, 0.9, 0.9, 0.9), float(np.float32(0.9)), num_points=4)  # at the threshold: final
     assert not StopRule(None).is_satisfied(f32(1.0, 1.0), 0.9, num_points=2)
+    assert not rule.is_satisfied(f32(1.0, 1.0), 1.0, num_points=2)  # a sigmoid is rounded to 1 from 17 on
 
 
 def test_it_is_hopeless_only_when_every_point_is_final_and_unmatchable() -> None:

@@ -1,0 +1,111 @@
+"""The command ``feature-matcher calibrate``."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from feature_matcher_ros.cli_console import console, print_table, progress_bar
+from feature_matcher_ros.cli_options import ConfigOption, SetOption, configured, modality_named
+from feature_matcher_ros.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from feature_matcher_ros.evaluation.threshold_calibration import Calibration
+
+
+def calibrate(
+    source: Annotated[Path, typer.Argument(help="Bag, dataset folder, folder of images, video or JSON of pairs.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="YAML file to write.")] = Path(
+        "matcher_calibration.yaml"
+    ),
+    agreement: Annotated[
+        float | None, typer.Option(help="Share of the matches of all layers to be kept; 0.98 unless given.")
+    ] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Instead: the best agreement that takes no longer for a pair, on average.")
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=20, help="Pairs to use at most; half of them choose.")] = 200,
+    plot: Annotated[Path | None, typer.Option(help="Picture to write; otherwise a PNG beside the YAML.")] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    modality: Annotated[str | None, typer.Option(help="mono, stereo or rgbd, where the source offers several.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Dataset layout, where the files fit several.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="YAML of the camera, where the source has none.")] = None,
+    image_topic: Annotated[str | None, typer.Option(help="Topic of the image, of the left one with stereo.")] = None,
+    camera_info_topic: Annotated[str | None, typer.Option(help="Topic of its CameraInfo.")] = None,
+    start: Annotated[float, typer.Option(help="Seconds to leave out at the beginning.")] = 0.0,
+    duration: Annotated[float | None, typer.Option(help="Seconds to process.")] = None,
+    stride: Annotated[int, typer.Option(help="Process every n-th frame.")] = 1,
+) -> None:
+    """Choose when lightglue stops and what it drops on your own data, instead of the fixed schedule of its paper."""
+    from feature_matcher_ros.evaluation.sequences import Selection
+    from feature_matcher_ros.evaluation.threshold_calibration import Wish
+    from feature_matcher_ros.evaluation.threshold_calibration import calibrate as run_calibration
+    from feature_matcher_ros.evaluation.threshold_records import collect_pairs
+    from feature_matcher_ros.evaluation.threshold_report import plot_calibration, write_calibration
+
+    if agreement is not None and budget_ms is not None:
+        raise ConfigError("--agreement and --budget-ms exclude each other: give the one that matters more.")
+    wish = Wish(budget_ms=budget_ms) if agreement is None else Wish(agreement)
+    selection = Selection(
+        modality=modality_named(modality),
+        layout=layout,
+        image_topic=image_topic,
+        camera_info_topic=camera_info_topic,
+        calibration=calibration,
+        start_s=start,
+        duration_s=duration,
+        stride=stride,
+    )
+    picture = plot or output.with_suffix(".png")
+    _require_writable(output, picture)
+    with progress_bar(source.name) as on_progress:
+        sample = collect_pairs(source, configured(config, settings), selection, pairs, on_progress)
+    with progress_bar("try the thresholds") as on_progress:
+        found = run_calibration(sample, wish, on_progress)
+    _show(found)
+    write_calibration(found, output)
+    plot_calibration(found, picture)
+    console.print(f"wrote {output} and {picture}: give --config {output} to other commands, or to the node")
+
+
+def _require_writable(*paths: Path) -> None:
+    """Find out before minutes of work that their outcome could not be written."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            raise OutputError(f"{path} cannot be written: choose a file in a folder of yours for --output and --plot.")
+
+
+def _show(found: Calibration) -> None:
+    from feature_matcher_ros.evaluation.threshold_report import calibration_table, layer_table
+
+    console.print(
+        f"{found.num_chosen_on + found.num_tried_on} of {found.num_seen} pairs: {found.num_chosen_on} chose, "
+        f"these are the other {found.num_tried_on}"
+    )
+    print_table(*layer_table(found), title="layers")
+    print_table(*calibration_table(found), title=f"{found.source}, wanted agreement {100 * found.wanted:g} %")
+    for doubt in _doubts(found):
+        console.print(doubt, style="yellow")
+
+
+def _doubts(found: Calibration) -> Iterator[str]:
+    """What the pairs that did not choose say against the choice."""
+    if found.calibrated.agreement < found.wanted:
+        yield (
+            f"the pairs that did not choose keep {100 * found.calibrated.agreement:.1f} %, less than wanted: "
+            "calibrate on more, and more varied, pairs"
+        )
+    if found.budget_ms is not None and found.calibrated.match_ms > found.budget_ms:
+        yield (
+            f"the pairs that did not choose take {found.calibrated.match_ms:.1f} ms, more than the budget of "
+            f"{found.budget_ms:g} ms: calibrate while nothing else keeps the machine busy, or set "
+            "matcher.match_budget_ms as well"
+        )

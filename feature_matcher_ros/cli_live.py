@@ -1,0 +1,79 @@
+"""The commands about live cameras: ``feature-matcher live`` and ``feature-matcher doctor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from feature_matcher_ros.cli_console import console, print_table
+from feature_matcher_ros.cli_options import ConfigOption, SetOption, values_of
+from feature_matcher_ros.errors import RuntimeLoadError
+
+if TYPE_CHECKING:
+    from feature_matcher_ros.ros.doctor import Examination
+
+# What is not known is left for the parser of ROS arguments, which says what is wrong with it.
+CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def live(context: typer.Context, config: ConfigOption = None, settings: SetOption = None) -> None:
+    """Run the front-end on live cameras of a ROS 2 graph, without ROS: topics only, no parameter or lifecycle services.
+
+    Understands what every node does: --ros-args -r image:=/camera/image_raw -p node.qos:=reliable --params-file FILE.
+    """
+    from feature_matcher_ros.ros.node_options import node_options
+
+    options = node_options(context.args, config=config, settings=values_of(settings))
+    try:
+        from feature_matcher_ros.ros.dds_node import run_node
+    except ImportError as error:
+        raise _no_dds(error) from error
+
+    run_node(options)
+
+
+def doctor(
+    context: typer.Context,
+    bag: Annotated[Path | None, typer.Option(help="Look into a bag instead of the live graph.")] = None,
+    seconds: Annotated[float, typer.Option(help="How long to listen to the live graph.")] = 3.0,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Say what is installed, and what the node would find in the live graph or in a bag: takes what live takes."""
+    from feature_matcher_ros.ros.doctor import HEADER, environment_rows
+
+    print_table(["", ""], environment_rows(), title="environment")
+    examination = _examine(context.args, bag, seconds, config, settings)
+    print_table(list(HEADER), examination.rows, title="live graph" if bag is None else str(bag))
+    for problem in examination.problems:
+        console.print(problem, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if examination.problems:
+        raise typer.Exit(1)
+    console.print("all inputs are there")
+
+
+def _examine(
+    arguments: list[str], bag: Path | None, seconds: float, config: Path | None, settings: list[str] | None
+) -> Examination:
+    from feature_matcher_ros.ros.doctor import examine_bag, examine_graph
+    from feature_matcher_ros.ros.node_options import node_options
+
+    options = node_options(arguments, config=config, settings=values_of(settings))
+    if bag is not None:
+        return examine_bag(bag, options.node, options.config.node)
+    try:
+        from feature_matcher_ros.ros.dds_graph import DdsGraph
+    except ImportError as error:
+        raise _no_dds(error) from error
+
+    with DdsGraph(options.node, use_sim_time=options.use_sim_time) as graph:
+        return examine_graph(graph, options.config.node, seconds)
+
+
+def _no_dds(error: ImportError) -> RuntimeLoadError:
+    return RuntimeLoadError(
+        f"live topics without ROS need cyclonedds ({error}): run pip install 'feature_matcher_ros[dds]', which has "
+        "wheels for Python 3.10 to 3.13 on x86-64."
+    )

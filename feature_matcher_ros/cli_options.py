@@ -1,0 +1,55 @@
+"""Options that several commands have in common, and what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from feature_matcher_ros.config import FrontEndConfig, load_config, override
+from feature_matcher_ros.errors import ConfigError
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of parameters.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-s", help="One parameter, e.g. extractor.max_keypoints=2048. Repeatable.")
+]
+
+
+def configured(path: Path | None, settings: list[str] | None) -> FrontEndConfig:
+    """The parameters of a file, with those of the command line in their place.
+
+    Raises:
+        ConfigError: the file or a value is wrong.
+    """
+    return override(FrontEndConfig() if path is None else load_config(path), values_of(settings))
+
+
+def values_of(settings: list[str] | None) -> dict[str, str]:
+    """The values of ``--set``, by path.
+
+    Raises:
+        ConfigError: one has no value.
+    """
+    pairs = [setting.partition("=") for setting in settings or []]
+    for name, equals, _ in pairs:
+        if not equals:
+            raise ConfigError(f"--set {name} has no value: write --set {name}=VALUE.")
+    return {name: value for name, _, value in pairs}
+
+
+def modality_named(name: str | None) -> Any:
+    """The modality of that name; None for none.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    from feature_matcher_ros.evaluation.sequences import Modality
+
+    if name is None:
+        return None
+    try:
+        return Modality(name.upper())
+    except ValueError as error:
+        choices = ", ".join(modality.value.lower() for modality in Modality)
+        raise ConfigError(f"--modality {name} is not one of {choices}.") from error

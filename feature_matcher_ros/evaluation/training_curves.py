@@ -1,0 +1,57 @@
+"""How a network learned: loss, precision and recall of every layer over the steps of training, as a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from feature_matcher_ros.errors import OutputError, SourceError
+from feature_matcher_ros.evaluation.plot_style import RUN_COLORS, plot_style
+
+_STAGE = "matching"
+Line = Mapping[str, Any]
+
+
+def draw_training_curves(metrics: Path, path: Path) -> None:
+    """Draw what training wrote into ``metrics.jsonl``.
+
+    Raises:
+        SourceError: the file cannot be read.
+        OutputError: the picture cannot be written.
+    """
+    try:
+        lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise SourceError(f"the metrics {metrics} cannot be read ({error}): give the file that train wrote.") from error
+    with plot_style():
+        figure = _figure([line for line in lines if line["stage"] == _STAGE])
+        try:
+            figure.savefig(path, dpi=120)
+        except (OSError, ValueError) as error:
+            raise OutputError(f"cannot write the picture {path} ({error}): choose a writable folder.") from error
+
+
+def _figure(lines: Sequence[Line]) -> Figure:
+    figure = Figure(figsize=(10.0, 3.2), layout="constrained", facecolor="white")
+    axes = figure.subplots(1, 3)
+    for place, name in zip(axes, ("losses", "precision", "recall"), strict=True):
+        _curves(place, [line for line in lines if line.get(name)], name)
+    axes[0].set(title="loss while training", ylim=(0.0, None))
+    axes[1].set(title="precision on held-back scenes")
+    axes[2].set(title="recall on held-back scenes")
+    axes[0].legend(fontsize=8)
+    return figure
+
+
+def _curves(axes: Axes, lines: Sequence[Line], name: str) -> None:
+    steps = [line["step"] for line in lines]
+    num_layers = len(lines[0][name]) if lines else 0
+    for layer in range(num_layers):
+        color = RUN_COLORS[layer % len(RUN_COLORS)]
+        axes.plot(steps, [line[name][layer] for line in lines], color=color, linewidth=1.2, label=f"layer {layer + 1}")
+    axes.set(xlabel="step")

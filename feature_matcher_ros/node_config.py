@@ -1,0 +1,107 @@
+"""Parameters of the live node alone; those of the front-end stand in ``config``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from feature_matcher_ros.config import FrontEndConfig, override, parameter
+from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.parameter_file import NODE_NAME, own_parameters, read_yaml
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """How the live node listens and publishes; replay needs none of it."""
+
+    modality: str = parameter("mono", "what the camera gives", choices=("mono", "stereo", "rgbd"))
+    namespaces: str = parameter(
+        "", "several cameras: their namespaces, separated by commas; all topics lie below them then"
+    )
+    image_topic: str = parameter("image", "images, of the left camera with stereo; to be remapped like every topic")
+    right_image_topic: str = parameter("right/image", "images of the right camera, with stereo")
+    depth_topic: str = parameter("depth/image", "depth, with rgbd")
+    camera_info_topic: str = parameter("", "CameraInfo of the images; otherwise camera_info beside them")
+    right_camera_info_topic: str = parameter("", "likewise, of the right images")
+    depth_camera_info_topic: str = parameter("", "likewise, of depth")
+    image_transport: str = parameter(
+        "raw", "compressed listens to compressed images below the image topics", choices=("raw", "compressed")
+    )
+    depth_transport: str = parameter(
+        "raw", "compressed listens to compressedDepth below the depth topic", choices=("raw", "compressed")
+    )
+    qos: str = parameter(
+        "sensor_data",
+        "what is asked of the cameras; sensor_data hears all of them, auto asks for all they offer",
+        choices=("sensor_data", "reliable", "auto"),
+    )
+    calibration: str = parameter("", "YAML calibration, instead of CameraInfo")
+    mask: str = parameter("", "image of the size of the camera's; no points are sought where it is black")
+    mount_rotation_deg: int = parameter(
+        0,
+        "how far the camera is mounted turned, seen from behind it, clockwise: 0, 90, 180 or 270",
+        unit="deg",
+        minimum=0,
+        maximum=270,
+    )
+    stereo_max_skew_ms: float = parameter(
+        5.0, "a left and a right image further apart in time are no pair", unit="ms", minimum=0.0
+    )
+    depth_max_skew_ms: float = parameter(
+        17.0, "an image and a depth map further apart in time are no pair", unit="ms", minimum=0.0
+    )
+    max_frame_age_ms: float = parameter(
+        500.0,
+        "an image is left out when it is older than this on the node's clock; 0 sets no limit",
+        unit="ms",
+        minimum=0.0,
+    )
+    process_every_frame: bool = parameter(
+        False, "process all images, however late, instead of the newest; for bags, whose player must wait"
+    )
+    startup_timeout_s: float = parameter(
+        5.0, "say what is missing when no frame could be processed for so long", unit="s", minimum=0.1
+    )
+    odom_frame_id: str = parameter("odom", "frame of odometry, path and markers")
+    publish_tf: bool = parameter(
+        False, "publish /tf from the odometry frame to the camera's, which must have no other parent"
+    )
+    publish_unscaled: bool = parameter(False, "publish odometry, path and /tf also where no length is known")
+    publish_vins_features: bool = parameter(
+        False, "publish ~/vins_features, a sensor_msgs/PointCloud with the channels that VINS-Fusion reads"
+    )
+
+    def __post_init__(self) -> None:
+        if self.mount_rotation_deg % 90:
+            raise ConfigError(f"node.mount_rotation_deg = {self.mount_rotation_deg} is not 0, 90, 180 or 270.")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveConfig(FrontEndConfig):
+    """All parameters: those of the front-end, and those of the node."""
+
+    node: NodeConfig = field(default_factory=NodeConfig)
+
+
+def load_live_config(path: Path, node_name: str = NODE_NAME) -> dict[str, Any]:
+    """Read the values of a file by path, also those that every ROS 2 node has.
+
+    Raises:
+        ConfigError: the file cannot be read, or does not concern this node.
+    """
+    content = read_yaml(path)
+    try:
+        return own_parameters(content, [section.name for section in fields(LiveConfig)], node_name, left_out=())
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def live_config(values: Mapping[str, Any]) -> LiveConfig:
+    """Check values by path, without those that every ROS 2 node has.
+
+    Raises:
+        ConfigError: a path is unknown, or a value of the wrong type or range.
+    """
+    return override(LiveConfig(), values)

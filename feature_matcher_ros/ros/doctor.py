@@ -1,0 +1,136 @@
+"""What the live node would find: in the graph as it is now, or in a bag that is to be played to it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from feature_matcher_ros.errors import FeatureMatcherError
+from feature_matcher_ros.evaluation.bag_file import BagFile
+from feature_matcher_ros.node_config import NodeConfig
+from feature_matcher_ros.ros.camera_input import CameraInput
+from feature_matcher_ros.ros.frame_builder import FrameBuilder
+from feature_matcher_ros.ros.graph import SENSOR_DATA, Endpoint, Graph
+from feature_matcher_ros.ros.input_topics import InputTopic, input_topics
+from feature_matcher_ros.ros.names import NodeName
+from feature_matcher_ros.ros.server import camera_namespaces
+from feature_matcher_ros.ros.startup_check import explain_silence, explain_topic
+from feature_matcher_ros.ros.synchronizer import Bundle
+
+_PACKAGES = (
+    *("feature_matcher_ros", "numpy", "opencv-python-headless", "opencv-python", "poselib", "onnxruntime"),
+    *("onnxruntime-gpu", "tensorrt", "tensorrt-rtx", "torch", "rosbags", "cyclonedds"),
+)
+_VARIABLES = ("ROS_DISTRO", "RMW_IMPLEMENTATION", "ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "CYCLONEDDS_URI")
+_GPU_DEVICES = ("/dev/nvidia0", "/dev/nvhost-gpu", "/dev/dxg")
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """One row for each input, and one sentence for each thing that is wrong."""
+
+    rows: tuple[tuple[str, ...], ...]
+    problems: tuple[str, ...]
+
+
+HEADER = ("input", "topic", "type", "publishers", "messages")
+
+
+def environment_rows() -> list[tuple[str, str]]:
+    """What is installed, and what the environment says; nothing is imported for that."""
+    rows = [("Python", platform.python_version()), ("machine", f"{platform.machine()}, {os.cpu_count()} cores")]
+    rows += [(name, found) for name in _PACKAGES if (found := _version(name)) is not None]
+    gpu = next((device for device in _GPU_DEVICES if Path(device).exists()), None)
+    rows.append(("GPU", "none found" if gpu is None else gpu))
+    return rows + [(name, os.environ[name]) for name in _VARIABLES if name in os.environ]
+
+
+def examine_graph(graph: Graph, config: NodeConfig, listen_s: float) -> Examination:
+    """Listen to the topics of the node for some seconds, without processing anything.
+
+    Raises:
+        FeatureMatcherError: a parameter, the calibration or the mask cannot be used.
+    """
+    changed = threading.Condition()
+    cameras = [CameraInput(graph, config, name, changed) for name in camera_namespaces(config.namespaces)]
+    for camera in cameras:
+        camera.open()
+    bundles = _first_bundles(cameras, changed, listen_s)
+    endpoints = graph.publishers()
+    rows = [
+        (wanted.label, wanted.topic, wanted.type_name, _offers(wanted, endpoints), str(camera.num_received(wanted)))
+        for camera in cameras
+        for wanted in camera.wanted
+    ]
+    problems = [problem for camera in cameras for problem in _problems(camera, config, bundles.get(camera), endpoints)]
+    for camera in cameras:
+        camera.close()
+    return Examination(tuple(rows), tuple(problems))
+
+
+def examine_bag(path: Path, node: NodeName, config: NodeConfig) -> Examination:
+    """Look for the topics of the node in a bag.
+
+    Raises:
+        SourceError: the bag cannot be read.
+    """
+    with BagFile(path) as bag:
+        endpoints = [Endpoint(topic.name, topic.type_name, None) for topic in bag.topics.values()]
+        counts = {topic.name: topic.count for topic in bag.topics.values()}
+    rows, problems = [], []
+    for namespace in camera_namespaces(config.namespaces):
+        for wanted in input_topics(config, namespace, node.resolve):
+            is_there = any((e.topic, e.type_name) == (wanted.topic, wanted.type_name) for e in endpoints)
+            count = str(counts[wanted.topic]) if is_there else "0"
+            rows.append((wanted.label, wanted.topic, wanted.type_name, _offers(wanted, endpoints), count))
+            if not is_there and not wanted.is_optional:
+                problems.append(explain_topic(wanted, SENSOR_DATA, endpoints))
+    return Examination(tuple(rows), tuple(problems))
+
+
+def _first_bundles(
+    cameras: Sequence[CameraInput], changed: threading.Condition, listen_s: float
+) -> dict[CameraInput, Bundle]:
+    """One frame of each camera, as far as there is one."""
+    bundles: dict[CameraInput, Bundle] = {}
+    deadline_s = time.monotonic() + listen_s
+    while time.monotonic() < deadline_s:
+        for camera in cameras:
+            with changed:
+                bundle = camera.take()
+            if bundle is not None:
+                bundles.setdefault(camera, bundle)
+        time.sleep(_POLL_S)
+    return bundles
+
+
+def _problems(
+    camera: CameraInput, config: NodeConfig, bundle: Bundle | None, endpoints: Sequence[Endpoint]
+) -> list[str]:
+    if bundle is None:
+        return explain_silence(camera, endpoints)
+    try:
+        FrameBuilder(config, camera.rig, camera.second).build(bundle)
+    except FeatureMatcherError as error:
+        return [str(error)]
+    return []
+
+
+def _offers(wanted: InputTopic, endpoints: Sequence[Endpoint]) -> str:
+    here = [endpoint for endpoint in endpoints if endpoint.topic == wanted.topic]
+    kinds = sorted({"recorded" if endpoint.qos is None else str(endpoint.qos) for endpoint in here})
+    return f"{len(here)} ({', '.join(kinds)})" if here else "none"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

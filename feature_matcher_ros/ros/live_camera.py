@@ -1,0 +1,122 @@
+"""One live camera from its messages to what is published: the path of a frame through the node."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from feature_matcher_ros.datatypes import Frame, FrontEndResult
+from feature_matcher_ros.errors import CalibrationError, FeatureMatcherError, ImageError
+from feature_matcher_ros.front_end import FrontEnd
+from feature_matcher_ros.node_config import NodeConfig
+from feature_matcher_ros.ros.camera_input import CameraInput
+from feature_matcher_ros.ros.frame_builder import FrameBuilder
+from feature_matcher_ros.ros.frame_ledger import DropReason
+from feature_matcher_ros.ros.frame_statistics import FrameRecord, FrameStatistics
+from feature_matcher_ros.ros.graph import Graph
+from feature_matcher_ros.ros.outputs import Outputs
+from feature_matcher_ros.ros.synchronizer import Bundle
+
+_OTHER_CLOCK_MS = 3_600_000.0  # stamps an hour from the node's clock are of another clock
+_MAX_SENTENCES = 100  # that are remembered so as not to be said again
+_LOG = logging.getLogger(__name__)
+
+
+class LiveCamera:
+    """Receives, processes and publishes one camera; all but ``process_next`` may be called from any thread.
+
+    Raises:
+        ConfigError: a topic's name is none.
+        CalibrationError: the calibration file cannot be used.
+        ImageError: the mask cannot be read.
+    """
+
+    def __init__(
+        self, graph: Graph, config: NodeConfig, namespace: str, front_end: FrontEnd, changed: threading.Condition
+    ) -> None:
+        self.namespace = namespace
+        self.input = CameraInput(graph, config, namespace, changed)
+        self.outputs = Outputs(graph, config, namespace)
+        self.statistics = FrameStatistics()
+        self.has_other_clock = False  # whether stamps and the node's clock do not belong together
+        self._graph, self._config, self._front_end = graph, config, front_end
+        self._builder = FrameBuilder(config, self.input.rig, self.input.second)
+        self._size: tuple[int, ...] | None = None
+        self._is_reset_due = False
+        self._said: set[str] = set()
+
+    def request_reset(self) -> None:
+        """Forget keyframes and tracks before the next frame."""
+        self._is_reset_due = True
+
+    def process(self, bundle: Bundle) -> None:
+        """Process and publish one frame, or count why not; for the worker alone."""
+        ledger = self.input.ledger
+        try:
+            if self._is_too_old(bundle):
+                ledger.drop(DropReason.TOO_OLD)
+                return
+            frame = self._builder.build(bundle)
+            self._reset_if_due(frame)
+            result = self._front_end.process(frame)
+            self.outputs.publish(frame, result)
+        except FeatureMatcherError as error:
+            ledger.drop(_reason_of(error))
+            self._say_once(str(error))
+        except Exception as error:  # the node lives on; the next frame may well go through
+            ledger.drop(DropReason.FAILED)
+            self._is_reset_due = True
+            if self._is_new(type(error).__name__):
+                _LOG.exception("%sa frame could not be processed: %r", self._prefix, error)
+        else:
+            ledger.process()
+            self._remember(bundle, result)
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.namespace}: " if self.namespace else ""
+
+    def _is_too_old(self, bundle: Bundle) -> bool:
+        age_ms = self._age_ms(bundle)
+        limit_ms = self._config.max_frame_age_ms
+        return not self._config.process_every_frame and age_ms is not None and 0.0 < limit_ms < age_ms
+
+    def _age_ms(self, bundle: Bundle) -> float | None:
+        age_ms = (self._graph.now_ns() - bundle.stamp_ns) * 1e-6
+        self.has_other_clock = abs(age_ms) > _OTHER_CLOCK_MS
+        if not self.has_other_clock:
+            return age_ms
+        if not self._config.process_every_frame:
+            self._say_once(
+                "the stamps of the images are of another clock than the node's, so their age cannot be limited: with a "
+                "bag play it with --clock and set use_sim_time, with a camera set the clock of its computer."
+            )
+        return None
+
+    def _reset_if_due(self, frame: Frame) -> None:
+        """Begin anew when asked to, or when images of another size come: they cannot be followed by flow."""
+        if self._is_reset_due or self._size not in (None, frame.image.shape):
+            self._front_end.reset()
+        self._is_reset_due, self._size = False, frame.image.shape
+
+    def _remember(self, bundle: Bundle, result: FrontEndResult) -> None:
+        now_s, processing_ms = time.monotonic(), sum(result.stages_ms.values())
+        overhead_ms = (now_s - bundle.arrived_s) * 1e3 - processing_ms
+        skew_ms = bundle.skew_ns * 1e-6
+        self.statistics.add(FrameRecord(now_s, self._age_ms(bundle), processing_ms, overhead_ms, skew_ms, result))
+
+    def _say_once(self, sentence: str) -> None:
+        if self._is_new(sentence):
+            _LOG.warning("%s%s", self._prefix, sentence)
+
+    def _is_new(self, sentence: str) -> bool:
+        is_new = sentence not in self._said and len(self._said) < _MAX_SENTENCES
+        self._said.add(sentence)
+        return is_new
+
+
+def _reason_of(error: FeatureMatcherError) -> DropReason:
+    if isinstance(error, CalibrationError):
+        return DropReason.NOT_CALIBRATED
+    return DropReason.NOT_DECODED if isinstance(error, ImageError) else DropReason.FAILED

@@ -1,0 +1,132 @@
+"""What the live node publishes of one camera; nothing is computed for a topic that nobody subscribes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from feature_matcher_ros.datatypes import Float, Frame, FrontEndResult, Image
+from feature_matcher_ros.drawing import draw_matches
+from feature_matcher_ros.node_config import NodeConfig
+from feature_matcher_ros.ros.conversions import (
+    compressed_image_message,
+    image_message,
+    odom_from_cam,
+    path_message,
+)
+from feature_matcher_ros.ros.graph import Graph, Publisher, QosProfile
+from feature_matcher_ros.ros.input_topics import below
+from feature_matcher_ros.ros.markers import marker_message
+from feature_matcher_ros.ros.topics import (
+    CORRESPONDENCES,
+    DIAGNOSTICS,
+    KEYFRAME,
+    MARKERS,
+    MATCHES_IMAGE,
+    MATCHES_IMAGE_RAW,
+    ODOMETRY,
+    PATH,
+    RELATIVE_POSE,
+    STATUS,
+    TF,
+    VINS_FEATURES,
+    Topic,
+    TopicOptions,
+    has_place,
+    messages_of,
+)
+from feature_matcher_ros.ros.vins_features import VinsFeatures
+
+_MAX_PATH = 10_000  # poses; a path that is longer loses its beginning
+_KEPT_KEYFRAMES = 10  # images, as many as a lost camera may return to
+
+
+class Outputs:
+    """The publishers of one camera."""
+
+    def __init__(self, graph: Graph, config: NodeConfig, namespace: str) -> None:
+        self._make = graph.make
+        self._options = TopicOptions(
+            odom_frame_id=below(namespace, config.odom_frame_id),
+            publish_tf=config.publish_tf,
+            publish_unscaled=config.publish_unscaled,
+        )
+        topics = [CORRESPONDENCES, RELATIVE_POSE, ODOMETRY, KEYFRAME, PATH, STATUS, MARKERS]
+        topics += [MATCHES_IMAGE, MATCHES_IMAGE_RAW]
+        topics += [TF] if config.publish_tf else []
+        topics += [VINS_FEATURES] if config.publish_vins_features else []
+        depth = 0 if config.process_every_frame else None
+        self._publishers: dict[Topic, Publisher] = {
+            topic: graph.advertise(
+                topic.name if topic is TF else below(namespace, topic.name),
+                topic.type_name,
+                QosProfile(is_reliable=True, depth=topic.depth if depth is None else depth),
+            )
+            for topic in topics
+        }
+        self._path: list[tuple[int, Float]] = []
+        self._segment: int | None = None
+        self._pictures: dict[int, Image] = {}
+        self._vins = VinsFeatures()
+        self.num_unsent = 0  # messages that a slow subscriber left no room for
+
+    def publish(self, frame: Frame, result: FrontEndResult) -> None:
+        """Publish all that somebody listens to."""
+        heard = {topic for topic, publisher in self._publishers.items() if publisher.has_subscribers()}
+        self._follow_path(result)
+        wanted = heard | ({DIAGNOSTICS} if STATUS in heard else set())  # what replay calls diagnostics
+        for topic, message in messages_of(self._make, result, frame.camera, self._options, wanted):
+            self._send(STATUS if topic is DIAGNOSTICS else topic, message)
+        for topic, exists, make in self._of_several(frame, result, heard):
+            if exists and topic in heard:
+                self._send(topic, make())
+        self._publish_pictures(frame, result, heard)
+
+    def close(self) -> None:
+        """Publish no more."""
+        for publisher in self._publishers.values():
+            publisher.close()
+
+    def _of_several(
+        self, frame: Frame, result: FrontEndResult, heard: set[Topic]
+    ) -> list[tuple[Topic, bool, Callable[[], Any]]]:
+        """The messages that depend on more than one frame."""
+        make, odom, stamp_ns = self._make, self._options.odom_frame_id, result.stamp_ns
+        placed = has_place(result, self._options)
+        keyframes = [pose for _, pose in self._path] if MARKERS in heard else []
+        return [
+            (PATH, placed and result.is_keyframe, lambda: path_message(make, self._path, stamp_ns, odom)),
+            (
+                MARKERS,
+                placed,
+                lambda: marker_message(make, stamp_ns, odom, odom_from_cam(result), frame.camera, keyframes),
+            ),
+            (VINS_FEATURES, result.matches is not None, lambda: self._vins.message(make, result, frame.camera)),
+        ]
+
+    def _follow_path(self, result: FrontEndResult) -> None:
+        if not has_place(result, self._options) or not result.is_keyframe:
+            return
+        assert result.odometry is not None
+        if result.odometry.segment != self._segment:
+            self._path.clear()
+            self._segment = result.odometry.segment
+        self._path.append((result.stamp_ns, odom_from_cam(result)))
+        del self._path[:-_MAX_PATH]
+
+    def _publish_pictures(self, frame: Frame, result: FrontEndResult, heard: set[Topic]) -> None:
+        keyframe = None if result.keyframe_stamp_ns is None else self._pictures.get(result.keyframe_stamp_ns)
+        if heard & {MATCHES_IMAGE, MATCHES_IMAGE_RAW} and result.matches is not None and keyframe is not None:
+            caption = f"{len(result.matches)} matches, {result.status.value}, {result.motion_type.value}"
+            picture = draw_matches(keyframe, frame.image, result.matches, inliers=result.inliers, caption=caption)
+            for topic, make in ((MATCHES_IMAGE, compressed_image_message), (MATCHES_IMAGE_RAW, image_message)):
+                if topic in heard:
+                    self._send(topic, make(self._make, result.stamp_ns, result.frame_id, picture))
+        if result.is_keyframe:
+            self._pictures[result.stamp_ns] = frame.image
+            for stamp_ns in list(self._pictures)[:-_KEPT_KEYFRAMES]:
+                del self._pictures[stamp_ns]
+
+    def _send(self, topic: Topic, message: Any) -> None:
+        if not self._publishers[topic].publish(message):
+            self.num_unsent += 1

@@ -1,0 +1,186 @@
+"""The live node without its middleware: subscribe → latest slot → one worker → publish.
+
+Two threads of its own: the worker, which owns the front-end, and the watch, which publishes diagnostics
+once a second and says what is missing. The callbacks of the middleware only hand over.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+
+from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.front_end import FrontEnd
+from feature_matcher_ros.matchers import create_matcher
+from feature_matcher_ros.node_config import LiveConfig
+from feature_matcher_ros.ros.graph import RELIABLE, Graph, Publisher
+from feature_matcher_ros.ros.live_camera import LiveCamera
+from feature_matcher_ros.ros.node_diagnostics import CameraDiagnostics, diagnostics_array
+from feature_matcher_ros.ros.startup_check import explain_silence
+from feature_matcher_ros.ros.synchronizer import Bundle
+from feature_matcher_ros.ros.topics import DIAGNOSTICS
+from feature_matcher_ros.ros.turned_matcher import TurnedMatcher
+
+_PERIOD_S = 1.0
+_LOG = logging.getLogger(__name__)
+
+
+class Server:
+    """One node; its four methods are those of a lifecycle node, in that order and back."""
+
+    def __init__(self, graph: Graph, config: LiveConfig) -> None:
+        self._graph, self._config = graph, config
+        self._changed = threading.Condition()  # images or calibration came, or the node stops
+        self._cameras: list[LiveCamera] = []
+        self._watched: list[CameraDiagnostics] = []
+        self._diagnostics: Publisher | None = None
+        self._worker: threading.Thread | None = None
+        self._watcher: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    @property
+    def cameras(self) -> tuple[LiveCamera, ...]:
+        return tuple(self._cameras)
+
+    def configure(self) -> None:
+        """Load the networks and announce what will be published.
+
+        Raises:
+            FeatureMatcherError: a parameter, the calibration, the mask or a network cannot be used.
+        """
+        node = self._config.node
+        matcher = create_matcher(self._config)
+        if node.mount_rotation_deg:
+            matcher = TurnedMatcher(matcher, node.mount_rotation_deg)
+        for namespace in camera_namespaces(node.namespaces):
+            front_end = FrontEnd(self._config, matcher)
+            self._cameras.append(LiveCamera(self._graph, node, namespace, front_end, self._changed))
+        self._watched = [CameraDiagnostics(camera, matcher.name) for camera in self._cameras]
+        self._diagnostics = self._graph.advertise(DIAGNOSTICS.name, DIAGNOSTICS.type_name, RELIABLE)
+
+    def activate(self) -> None:
+        """Listen and work; waits for a frame that was still being processed at the last ``deactivate``."""
+        if self._worker is not None:
+            self._worker.join()
+        self._stop.clear()
+        # Daemons: an extension module may be at a frame for longer than anybody waits for the process to end.
+        self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
+        self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
+        for camera in self._cameras:
+            camera.request_reset()
+            camera.input.open()
+        self._worker.start()
+        self._watcher.start()
+
+    def deactivate(self, timeout_s: float = 1.0) -> bool:
+        """Stop listening and working; False if the worker is still at a frame after ``timeout_s``."""
+        deadline_s = time.monotonic() + timeout_s
+        self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
+        _join(self._watcher, deadline_s)  # first, for it opens subscriptions
+        for camera in self._cameras:
+            camera.input.close()
+        _join(self._worker, deadline_s)
+        return not any(thread is not None and thread.is_alive() for thread in (self._watcher, self._worker))
+
+    def cleanup(self) -> None:
+        """Let go of networks and publishers."""
+        for camera in self._cameras:
+            camera.outputs.close()
+        if self._diagnostics is not None:
+            self._diagnostics.close()
+        self._cameras, self._watched, self._diagnostics = [], [], None
+
+    def reset(self) -> None:
+        """Forget keyframes and tracks of all cameras before their next frames."""
+        for camera in self._cameras:
+            camera.request_reset()
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            with self._changed:
+                ready = self._take()
+                if ready is None:
+                    self._changed.wait(_PERIOD_S)
+                    continue
+            camera, bundle = ready
+            camera.process(bundle)
+
+    def _take(self) -> tuple[LiveCamera, Bundle] | None:
+        """The next frame of any camera; the camera that was served last comes last."""
+        for camera in self._cameras:
+            bundle = camera.input.take()
+            if bundle is not None:
+                self._cameras = [*(other for other in self._cameras if other is not camera), camera]
+                return camera, bundle
+        return None
+
+    def _watch(self) -> None:
+        silences = {camera: _Silence(self._config.node.startup_timeout_s) for camera in self._cameras}
+        while not self._stop.wait(_PERIOD_S):
+            self._look_after(silences)
+
+    def _look_after(self, silences: dict[LiveCamera, _Silence]) -> None:
+        try:
+            self._publish_diagnostics()
+            for camera, silence in silences.items():
+                camera.input.follow_publishers()
+                if silence.is_to_be_explained(camera.input.ledger.counts().processed, self._graph.is_time_paused()):
+                    self._explain(camera)
+        except Exception:  # one bad look must not be the last
+            _LOG.exception("the node could not look after itself")
+
+    def _publish_diagnostics(self) -> None:
+        if self._diagnostics is not None and self._diagnostics.has_subscribers():
+            self._diagnostics.publish(diagnostics_array(self._graph, self._watched))
+
+    def _explain(self, camera: LiveCamera) -> None:
+        sentences = explain_silence(camera.input, self._graph.publishers())
+        for sentence in sentences or ["no image has come for some time: look after the camera."]:
+            _LOG.warning("%s%s", f"{camera.namespace}: " if camera.namespace else "", sentence)
+
+
+def _join(thread: threading.Thread | None, deadline_s: float) -> None:
+    if thread is not None:
+        thread.join(max(0.0, deadline_s - time.monotonic()))
+
+
+class _Silence:
+    """Follows whether frames are processed, and asks for an explanation once for each silence."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._processed = 0
+        self._since_s = time.monotonic()
+        self._is_explained = False
+
+    def is_to_be_explained(self, processed: int, is_paused: bool) -> bool:
+        if processed != self._processed:
+            if self._is_explained:
+                _LOG.info("frames are processed again")
+            self._processed, self._since_s, self._is_explained = processed, time.monotonic(), False
+        is_due = time.monotonic() - self._since_s >= self._timeout_s and not self._is_explained
+        if is_due and not (is_paused and processed):
+            self._is_explained = True
+            return True
+        return False
+
+
+def camera_namespaces(text: str) -> list[str]:
+    """The namespaces of ``node.namespaces``; one empty one for a node of a single camera.
+
+    Raises:
+        ConfigError: one is no name, or there twice.
+    """
+    names = [name.strip().strip("/") for name in text.split(",")] if text.strip() else [""]
+    for name in names:
+        if text.strip() and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*", name):
+            raise ConfigError(
+                f"node.namespaces = '{text}': '{name}' is no namespace, write letters, digits, '_' and '/'."
+            )
+        if names.count(name) > 1:
+            raise ConfigError(f"node.namespaces = '{text}' names '{name}' twice: name every camera once.")
+    return names

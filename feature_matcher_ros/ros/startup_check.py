@@ -1,0 +1,116 @@
+"""Why nothing arrives: one sentence for each topic that is awaited in vain, with the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from feature_matcher_ros.evaluation.bag_topics import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from feature_matcher_ros.ros.camera_input import CameraInput
+from feature_matcher_ros.ros.frame_ledger import DropReason, FrameCounts
+from feature_matcher_ros.ros.graph import Endpoint, QosProfile
+from feature_matcher_ros.ros.input_topics import InputTopic
+from feature_matcher_ros.ros.live_rig import Role
+from feature_matcher_ros.ros.names import similar_topics
+
+_PARAMETERS = {
+    (Role.IMAGE, False): "image_topic",
+    (Role.RIGHT, False): "right_image_topic",
+    (Role.DEPTH, False): "depth_topic",
+    (Role.IMAGE, True): "camera_info_topic",
+    (Role.RIGHT, True): "right_camera_info_topic",
+    (Role.DEPTH, True): "depth_camera_info_topic",
+}
+_REASONS = {
+    DropReason.TOO_OLD: "they are older than node.max_frame_age_ms when they could be processed: "
+    "set the clocks of both computers, or give a larger limit",
+    DropReason.WITHOUT_STAMP: "their stamps are zero: the driver must fill in header.stamp",
+    DropReason.OUT_OF_ORDER: "their stamps run backwards: publish the images in order",
+    DropReason.WITHOUT_PARTNER: "no {second} has a stamp within {parameter}: synchronise the cameras, or allow more",
+    DropReason.NOT_CALIBRATED: "their camera cannot be used, see the warning above",
+    DropReason.NOT_DECODED: "they cannot be decoded, see the warning above",
+    DropReason.FAILED: "the front-end failed, see the error above",
+}
+
+
+def explain_silence(camera: CameraInput, endpoints: Sequence[Endpoint]) -> list[str]:
+    """Say of every input of a camera why nothing comes, or why what comes is of no use; [] if all is well."""
+    sentences = []
+    for wanted, subscription in camera.subscriptions().items():
+        if camera.num_received(wanted) == 0 and not wanted.is_optional:
+            sentences.append(explain_topic(wanted, subscription.qos, endpoints))
+    counts = camera.ledger.counts()
+    if not sentences and counts.received and not counts.processed:
+        sentences.append(_explain_drops(counts, camera.second))
+    return sentences
+
+
+def explain_topic(wanted: InputTopic, qos: QosProfile, endpoints: Sequence[Endpoint]) -> str:
+    """One sentence: what is expected, what is there instead, what to do."""
+    expected = f"no {wanted.label} on {wanted.topic} ({wanted.type_name})"
+    here = [endpoint for endpoint in endpoints if endpoint.topic == wanted.topic]
+    if not here:
+        return f"{expected}: {_without_publisher(wanted, endpoints)}"
+    fitting = [endpoint for endpoint in here if endpoint.type_name == wanted.type_name]
+    if not fitting:
+        return f"{expected}: it is published as {here[0].type_name}, {_other_type(wanted, here[0].type_name)}."
+    deaf = [e.qos for e in fitting if e.qos is not None and not e.qos.is_heard_by(qos)]
+    if len(deaf) == len(fitting):
+        return (
+            f"{expected}: its publisher is {deaf[0]} and the node asks for {qos}, which never connects: "
+            "set node.qos to sensor_data or auto."
+        )
+    return f"{expected}: there is a publisher, but it sends nothing: start the camera, or let its simulation run."
+
+
+def _without_publisher(wanted: InputTopic, endpoints: Sequence[Endpoint]) -> str:
+    child = next(_children(wanted, endpoints), None)
+    if child is not None:
+        return f"nobody publishes it, only {child} below it: set {_transport(wanted)} to compressed."
+    others = sorted({endpoint.topic for endpoint in endpoints if endpoint.type_name == wanted.type_name})
+    parameter = _PARAMETERS[wanted.role, wanted.is_info]
+    if others:
+        named = similar_topics(wanted.topic, others)
+        rest = f" and {len(others) - len(named)} more" if len(others) > len(named) else ""
+        remedy = f"-r {wanted.topic}:={named[0]}, or node.{parameter}"
+        return f"nobody publishes it; of this type there are {', '.join(named)}{rest}: remap it with {remedy}."
+    if wanted.type_name == CAMERA_INFO:
+        return "nobody publishes any: let the driver publish it, or set node.calibration."
+    other_images = sorted({e.topic for e in endpoints if e.type_name in (IMAGE, COMPRESSED_IMAGE)})
+    if other_images:
+        kind = "compressed" if wanted.type_name == IMAGE else "raw"
+        there = ", ".join(similar_topics(wanted.topic, other_images))
+        return f"of this type there is nothing, only {there}, {kind}: set {_transport(wanted)} to {kind}, and remap it."
+    if not endpoints:
+        return (
+            "no node of any kind can be seen: start the camera, with the same ROS_DOMAIN_ID and on a network that "
+            "CYCLONEDDS_URI reaches."
+        )
+    return "nobody publishes images of any kind: start the camera."
+
+
+def _children(wanted: InputTopic, endpoints: Sequence[Endpoint]) -> Iterator[str]:
+    """Compressed topics below a raw one that nobody publishes."""
+    if wanted.type_name == IMAGE:
+        for endpoint in endpoints:
+            parent = endpoint.topic.rpartition("/")[0]
+            if parent == wanted.topic and endpoint.type_name == COMPRESSED_IMAGE:
+                yield endpoint.topic
+
+
+def _other_type(wanted: InputTopic, type_name: str) -> str:
+    if type_name == COMPRESSED_IMAGE:
+        return f"name the topic above it and set {_transport(wanted)} to compressed"
+    return f"name another topic with node.{_PARAMETERS[wanted.role, wanted.is_info]}"
+
+
+def _transport(wanted: InputTopic) -> str:
+    return f"node.{'depth' if wanted.role is Role.DEPTH else 'image'}_transport"
+
+
+def _explain_drops(counts: FrameCounts, second: Role | None) -> str:
+    worst = max(counts.dropped, key=lambda reason: counts.dropped[reason], default=None)
+    if worst is None or worst not in _REASONS:
+        return f"{counts.received} images came and none is processed yet: the front-end may still be at the first one."
+    parameter = "node.stereo_max_skew_ms" if second is Role.RIGHT else "node.depth_max_skew_ms"
+    reason = _REASONS[worst].format(second="" if second is None else second.value, parameter=parameter)
+    return f"{counts.received} images came and none could be used: {reason}."
