@@ -26,6 +26,7 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
         (f"share/{PACKAGE}/config", _files("config", "*")),
         (f"share/{PACKAGE}/launch", _files("launch", "*.launch.py")),
+        *((f"share/{PACKAGE}/{folder}", _files(folder, "*.*")) for folder in _files("engines", "*/")),
     ],
     # CONTRIBUTING.md says in one line each what these are for.
     install_requires=[
@@ -44,7 +45,7 @@ setup(
         "tensorrt": ["tensorrt-rtx>=1.4", "pycuda>=2024.1"],
         "torch": ["torch>=2.2", "onnx>=1.16", "onnxscript>=0.3", "safetensors>=0.4"],
         "rerun": ["rerun-sdk>=0.20"],
-        "dds": ["cyclonedds>=0.10.5"],
+        "dds": ["cyclonedds>=11.0.1,<12"],  # two of its inner functions are used
         "test": ["pytest>=8.0"],  # colcon looks here to choose its test runner
         "dev": [
             "pytest>=8.0",
@@ -54,6 +55,8 @@ setup(
             "ruff>=0.17.5,<0.18",
             "mypy>=2.4,<3",
             "types-PyYAML>=6.0",
+            # Where it has wheels; without it the tests over the wire are skipped.
+            "cyclonedds>=11.0.1,<12; python_version<'3.14' and platform_machine in 'x86_64 AMD64'",
         ],
     },
     entry_points={"console_scripts": ["feature-matcher = feature_matcher_ros.cli:main"]},

@@ -85,7 +85,7 @@ class MatcherConfig:
         minimum=0.0,
         maximum=1.0,
     )
-    graphs: str = parameter("", "folder of the exported network of lightglue")
+    graphs: str = parameter("", "folder of the exported network of lightglue; none takes the one that ships, for sift")
     num_threads: int = parameter(0, "threads that execute the network; 0 takes one for each core", minimum=0)
     depth_confidence: float = parameter(
         0.95,
@@ -101,6 +101,9 @@ class MatcherConfig:
         "confidence from which a point of lightglue is final, for each layer, 1 never; none: as in its paper",
         minimum=0.0,
         maximum=1.0,
+    )
+    min_score: float = parameter(
+        0.2, "lightglue takes no match that is less likely than this; 0.1 in its paper", minimum=0.0, maximum=1.0
     )
     match_budget_ms: float = parameter(
         0.0, "lightglue runs no layer that would end later than this; 0 sets no limit", unit="ms", minimum=0.0

@@ -20,10 +20,10 @@ from feature_matcher_ros.evaluation.threshold_choice import (
     stop_table,
 )
 from feature_matcher_ros.evaluation.threshold_records import (
-    ALL_LAYERS,
     PairRecord,
     PairSample,
     agreement,
+    all_layers,
 )
 from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule, paper_thresholds
 from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules
@@ -116,8 +116,9 @@ def calibrate(
     table = stop_table(chosen_on, share)
     wanted = wish.agreement if wish.budget_ms is None else _wanted_within(table, wish.budget_ms)
     schedules = {level: choose_schedule(chosen_on, table, level, num_layers) for level in sorted({*CURVE, wanted})}
-    rules = {level: rules_of(schedule, share) for level, schedule in schedules.items()}
-    trials = try_rules(tried_on, matcher, [ALL_LAYERS, LightGlueRules(), *rules.values()], on_progress)
+    rules = {level: rules_of(schedule, share, matcher.rules.min_score) for level, schedule in schedules.items()}
+    paper = LightGlueRules(min_score=matcher.rules.min_score)
+    trials = try_rules(tried_on, matcher, [all_layers(matcher.rules), paper, *rules.values()], on_progress)
     curve = dict(zip(rules, trials[2:], strict=True))
     return Calibration(
         source=sample.source,
@@ -137,10 +138,12 @@ def calibrate(
     )
 
 
-def rules_of(schedule: Schedule, depth_confidence: float) -> LightGlueRules:
+def rules_of(schedule: Schedule, depth_confidence: float, min_score: float) -> LightGlueRules:
     """A schedule as the matcher takes it."""
     width = None if schedule.width_confidence == 1.0 else schedule.width_confidence
-    return LightGlueRules(StopRule(depth_confidence), PruneRule(width), thresholds=schedule.thresholds)
+    return LightGlueRules(
+        StopRule(depth_confidence), PruneRule(width), thresholds=schedule.thresholds, min_score=min_score
+    )
 
 
 def try_rules(

@@ -23,7 +23,11 @@ from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, Stage
 from feature_matcher_ros.matchers.lightglue_pass import Indices, LightGluePass
 
 MIN_PAIRS = 20
-ALL_LAYERS = LightGlueRules(StopRule(None), PruneRule(None))
+
+
+def all_layers(rules: LightGlueRules) -> LightGlueRules:
+    """The same matcher without any haste."""
+    return LightGlueRules(StopRule(None), PruneRule(None), min_score=rules.min_score)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +104,7 @@ class PairRecorder:
 
     def __init__(self, matcher: LightGlue, max_pairs: int) -> None:
         self._matcher = matcher
-        self._all_layers = LightGlue(matcher, matcher.graphs, ALL_LAYERS)
+        self._all_layers = LightGlue(matcher, matcher.graphs, all_layers(matcher.rules))
         self._kept: dict[int, tuple[int, PairRecord]] = {}
         self._max_pairs = max_pairs
         self._random = np.random.default_rng(0)
@@ -124,7 +128,7 @@ class PairRecorder:
         place = self._place()
         if place is None:
             return self._all_layers.match(features0, features1)
-        record, matches = record_pair(features0, features1, self._matcher.graphs, ALL_LAYERS.min_score)
+        record, matches = record_pair(features0, features1, self._matcher.graphs, self._matcher.rules.min_score)
         self._kept[place] = self.num_seen, record
         return matches
 

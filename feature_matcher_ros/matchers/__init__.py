@@ -46,4 +46,5 @@ def lightglue_rules(config: MatcherConfig) -> LightGlueRules:
         PruneRule(None if config.width_confidence == 1.0 else config.width_confidence),
         BudgetRule(config.match_budget_ms or None),
         config.confidence_thresholds or None,
+        config.min_score,
     )

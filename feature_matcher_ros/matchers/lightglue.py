@@ -60,6 +60,10 @@ class LightGlue:
     def graphs(self) -> LightGlueGraphs:
         return self._graphs
 
+    @property
+    def rules(self) -> LightGlueRules:
+        return self._rules
+
     def extract(self, image: Image, mask: Image | None = None) -> Features:
         return require_finite(self._extractor.extract(image, mask))
 

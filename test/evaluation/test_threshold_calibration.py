@@ -31,11 +31,11 @@ from feature_matcher_ros.evaluation.threshold_choice import (
     upper_means,
 )
 from feature_matcher_ros.evaluation.threshold_records import (
-    ALL_LAYERS,
     PairRecord,
     PairRecorder,
     StageRecord,
     agreement,
+    all_layers,
     record_pair,
 )
 from feature_matcher_ros.geometry import pose_from, rotation_from_vector
@@ -285,7 +285,7 @@ def test_what_is_recorded_is_what_the_matcher_does(graphs: Path) -> None:
     assert isinstance(matcher, LightGlue)
     features0, features1 = (matcher.extract(render(motion(number))) for number in (0, 6))
     record, matches = record_pair(features0, features1, matcher.graphs, 0.1)
-    full = LightGlue(matcher, matcher.graphs, ALL_LAYERS).match(features0, features1)
+    full = LightGlue(matcher, matcher.graphs, all_layers(matcher.rules)).match(features0, features1)
     assert full.indices is not None and len(full) > 10
     np.testing.assert_array_equal(full.indices, record.matches)
     np.testing.assert_array_equal(full.points1, matches.points1)
