@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ def wide_pairs() -> list[tuple[Frame, Frame, Float]]:
     frames = list(islice(demo_frames(Modality.MONO, stride=16), 7))
     return [
         (frame0, frame1, invert_pose(pose1) @ pose0)
-        for (frame0, pose0), (frame1, pose1) in zip(frames, frames[1:], strict=False)
+        for (frame0, pose0), (frame1, pose1) in pairwise(frames)
         if np.linalg.norm((invert_pose(pose1) @ pose0)[:3, 3]) > 0.1
     ]
 
