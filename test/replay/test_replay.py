@@ -123,6 +123,8 @@ def test_an_interrupted_replay_leaves_readable_files(bag: Path, tmp_path: Path) 
         [*command, "--set", "keyframes.match_every_frame=true", "--set", "extractor.max_keypoints=4000"],
         stdout=subprocess.PIPE,
         text=True,
+        # A shell that runs the tests in the background has its children ignore the signal.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and _count_lines(run / "pairs.csv") < 4:
