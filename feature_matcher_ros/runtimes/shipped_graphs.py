@@ -21,7 +21,7 @@ def shipped_graphs(name: str) -> Path:
     found = next((place / name for place in places if (place / name / "manifest.json").is_file()), None)
     if found is None:
         raise RuntimeLoadError(
-            f"no network {name} came with this installation: name the folder of another one that "
+            f"no network {name} came with this installation: give matcher.graphs the folder of one that "
             "feature-matcher export or train wrote."
         )
     return found

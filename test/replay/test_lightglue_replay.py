@@ -93,7 +93,7 @@ def test_what_does_not_fit_is_one_sentence_before_any_frame(
 ) -> None:
     sequence, run = shared_data / "sequences" / "kitti_seq1", tmp_path / "run"
     changes = {
-        "matcher.graphs=": "needs matcher.graphs",
+        "matcher.graphs=": "give matcher.graphs the folder",
         "matcher.graphs=/nowhere": "folder written by feature-matcher export",
         f"matcher.graphs={graphs / 'xfeat'}": "holds the graphs of 'xfeat', not of lightglue",
         "extractor.graphs=": "needs extractor.graphs",
