@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -41,7 +42,7 @@ from feature_matcher_ros.evaluation.threshold_records import (
 from feature_matcher_ros.geometry import pose_from, rotation_from_vector
 from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule
-from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules
+from feature_matcher_ros.matchers.lightglue import LightGlue
 
 # Of Student's t, one-sided, at 95 %, by degrees of freedom from 7 on; as printed in any book of tables.
 T_TABLE = [1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753, 1.746, 1.740, 1.734, 1.729]
@@ -284,7 +285,7 @@ def test_what_is_recorded_is_what_the_matcher_does(graphs: Path) -> None:
     matcher = create_matcher(config)
     assert isinstance(matcher, LightGlue)
     features0, features1 = (matcher.extract(render(motion(number))) for number in (0, 6))
-    record, matches = record_pair(features0, features1, matcher.graphs, 0.1)
+    record, matches = record_pair(features0, features1, matcher.graphs, matcher.rules.min_score)
     full = LightGlue(matcher, matcher.graphs, all_layers(matcher.rules)).match(features0, features1)
     assert full.indices is not None and len(full) > 10
     np.testing.assert_array_equal(full.indices, record.matches)
@@ -294,7 +295,7 @@ def test_what_is_recorded_is_what_the_matcher_does(graphs: Path) -> None:
         for step, layers_run in ((stop := largest_stop_step(stage.confidence, 0.95), number + 1), (stop + 1, 3)):
             thresholds = [1.0] * 3
             thresholds[number] = step / SCALE
-            rules = LightGlueRules(StopRule(0.95), PruneRule(None), thresholds=tuple(thresholds))
+            rules = replace(all_layers(matcher.rules), stop=StopRule(0.95), thresholds=tuple(thresholds))
             found = LightGlue(matcher, matcher.graphs, rules).match(features0, features1)
             assert found.layers_run == layers_run and found.indices is not None
             assert agreement(found.indices, full.indices) == (stage.agreement if layers_run < 3 else 1.0)

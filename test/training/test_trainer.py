@@ -131,7 +131,7 @@ def test_an_unknown_preset_is_an_error() -> None:
 
 @pytest.mark.slow
 def test_the_smoke_preset_learns_and_yields_a_matcher(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "feature_matcher_ros", "train", "--preset", "smoke", "-o", str(tmp_path)]
+    command = [sys.executable, "-m", "feature_matcher_ros.cli", "train", "--preset", "smoke", "-o", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
