@@ -144,7 +144,7 @@ def test_the_smoke_preset_learns_and_yields_a_matcher(tmp_path: Path) -> None:
         2 * line["precision"][0] * line["recall"][0] / (line["precision"][0] + line["recall"][0])
         for line in (start, end)
     ]
-    assert f1[1] > f1[0] + 0.03
+    assert f1[1] > f1[0] + 0.015
     confidence = [line["losses"] for line in lines if line["stage"] == "confidence" and line["losses"]]
     assert sum(confidence[-1]) < sum(confidence[0])
     assert len(read_checkpoint(tmp_path / "lightglue_sift.safetensors")) > 20
