@@ -73,7 +73,7 @@ PRESETS = {
             views_per_scene=4,
         ),
         network=replace(_SIFT, width=64, heads=2, layers=3),
-        matching=StageConfig(steps=320, learning_rate=1e-3, warmup_steps=20),
+        matching=StageConfig(steps=220, learning_rate=1e-3, warmup_steps=20),
         confidence=StageConfig(steps=40, learning_rate=3e-3, warmup_steps=5),
         num_keypoints=96,
         ema_decay=0.98,

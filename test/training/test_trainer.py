@@ -139,12 +139,7 @@ def test_the_smoke_preset_learns_and_yields_a_matcher(tmp_path: Path) -> None:
     losses = [sum(line["losses"]) for line in matching if line["losses"]]
     assert losses[-1] < 0.7 * losses[0]
     start, end = matching[0], matching[-1]
-    assert end["recall"][-1] > start["recall"][-1] + 0.03
-    f1 = [
-        2 * line["precision"][0] * line["recall"][0] / (line["precision"][0] + line["recall"][0])
-        for line in (start, end)
-    ]
-    assert f1[1] > f1[0] + 0.015
+    assert all(after > before + 0.03 for before, after in zip(start["recall"], end["recall"], strict=True))
     confidence = [line["losses"] for line in lines if line["stage"] == "confidence" and line["losses"]]
     assert sum(confidence[-1]) < sum(confidence[0])
     assert len(read_checkpoint(tmp_path / "lightglue_sift.safetensors")) > 20
