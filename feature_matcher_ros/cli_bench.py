@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +13,7 @@ from feature_matcher_ros.cli_console import console, print_table, progress_bar
 
 def bench(
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")] = Path("bench.json"),
-    graphs: Annotated[
-        Path | None, typer.Option(help="Time the matching network of this folder instead of all stages.")
-    ] = None,
+    graphs: Annotated[Path | None, typer.Option(help="Time only the matching network of this folder.")] = None,
     points: Annotated[Path | None, typer.Option(help="Folder of the extractor's graphs; otherwise SIFT.")] = None,
     weights: Annotated[
         Path | None, typer.Option(help="The file that the graphs were exported from, to compare with torch.")
@@ -28,27 +25,19 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="Threads that execute the network.")] = 2,
     plot: Annotated[Path | None, typer.Option(help="Picture of the cost against keypoints to write.")] = None,
 ) -> None:
-    """Time every stage on this machine, on one core and on two, and a learned matcher beside torch."""
-    from feature_matcher_ros.evaluation.learned_contenders import ALL_LAYERS, KEYPOINTS, LearnedSetting
+    """Time every stage on this machine, on one core and on two, and the learned matcher, beside torch if installed."""
+    from feature_matcher_ros.evaluation.learned_contenders import KEYPOINTS, LearnedSetting
+    from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 
-    def setting(graphs: Path, weights: Path | None) -> LearnedSetting:
-        sizes = tuple(sorted(set(keypoints or KEYPOINTS)))
-        return LearnedSetting(graphs, points, weights, tuple(pairs or ()), sizes, num_threads=threads)
-
-    if graphs is not None:
-        _bench_learned(setting(graphs, weights), output, plot)
-        return
-    _bench_stages(output)
-    try:
-        from feature_matcher_ros.export.benchmark import write_random_network
-    except ModuleNotFoundError as error:
-        console.print(f"no learned matcher was timed ({error}): name one with --graphs, or install torch and onnx")
-        return
-    with tempfile.TemporaryDirectory(prefix="feature_matcher_") as folder:
-        random_weights = write_random_network(Path(folder))
-        # Random weights are never sure of a point: there is nothing to adapt to.
-        full = replace(setting(Path(folder), random_weights), modes=(ALL_LAYERS,))
-        _bench_learned(full, output.with_stem(f"{output.stem}_learned"), plot)
+    if graphs is None:
+        _bench_stages(output)
+        output = output.with_stem(f"{output.stem}_learned")
+        graphs = shipped_graphs("lightglue_sift")
+        weights = graphs.with_suffix(".safetensors") if find_spec("torch") and find_spec("onnx") else None
+    sizes = tuple(sorted(set(keypoints or KEYPOINTS)))
+    _bench_learned(
+        LearnedSetting(graphs, points, weights, tuple(pairs or ()), sizes, num_threads=threads), output, plot
+    )
 
 
 def _bench_stages(output: Path) -> None:

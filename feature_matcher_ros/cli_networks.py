@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from feature_matcher_ros.cli_options import configured
 from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.models.weights import (
     PUBLISHED_WEIGHTS,
@@ -28,6 +29,9 @@ def export(
     weights: Annotated[list[str], typer.Argument(help="Names of pulled weights, or files of weights.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("graphs"),
     licence: Annotated[str | None, typer.Option("--licence", help="Of local files, e.g. Apache-2.0.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="What calibrate wrote: its thresholds stay with the graphs of lightglue.")
+    ] = None,
 ) -> None:
     """Export networks to graphs, one folder each, for extractor.graphs and matcher.graphs. Needs torch, once."""
     try:
@@ -37,10 +41,11 @@ def export(
             f"export needs torch and onnx ({error}): run pip install 'feature_matcher_ros[torch]', here or on another "
             "machine, and copy the folder that it writes."
         ) from error
+    thresholds = configured(calibration, None).matcher.confidence_thresholds
     for name in weights:
         path = Path(name) if Path(name).suffix else verify_weights(published_weights(name), default_weights_folder())
         folder = output / path.stem
-        manifest = export_checkpoint(path, folder, licence)
+        manifest = export_checkpoint(path, folder, licence, thresholds)
         largest = max(graph.max_difference for graph in manifest.graphs.values())
         typer.echo(f"{folder}: {manifest.method}, {len(manifest.graphs)} graphs, within {largest:.1e} of the network")
         typer.echo(f"licence of the weights: {manifest.licence}")

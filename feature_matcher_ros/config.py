@@ -98,7 +98,7 @@ class MatcherConfig:
     )
     confidence_thresholds: tuple[float, ...] = parameter(
         (),
-        "confidence from which a point of lightglue is final, for each layer, 1 never; none: as in its paper",
+        "confidence from which a point of lightglue is final, for each layer, 1 never; none: those of its graphs",
         minimum=0.0,
         maximum=1.0,
     )

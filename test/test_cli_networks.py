@@ -10,11 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from command_line import feature_matcher
 
 from feature_matcher_ros import cli_networks
-from feature_matcher_ros.cli import main
-from feature_matcher_ros.config import MatcherConfig
-from feature_matcher_ros.matchers import lightglue_rules
+from feature_matcher_ros.config import FrontEndConfig, MatcherConfig, override
+from feature_matcher_ros.matchers import create_matcher, lightglue_rules
 from feature_matcher_ros.models import weights as weights_module
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 from feature_matcher_ros.models.weights import PublishedWeights
@@ -31,15 +31,6 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedWeigh
         monkeypatch.setattr(module, "PUBLISHED_WEIGHTS", (entry,))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return entry
-
-
-def feature_matcher(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    """Run the command line in this process; exit code, stdout and stderr."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(sys, "argv", ["feature-matcher", *map(str, arguments)])
-        main()
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
 
 
 def test_weights_are_listed_pulled_and_verified(
@@ -83,7 +74,7 @@ def test_the_licence_of_a_local_file_is_named_at_export_and_said_at_first_use(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     pytest.importorskip("torch", reason="the export needs torch: pip install feature_matcher_ros[torch]")
-    from feature_matcher_ros.export.benchmark import write_random_network
+    from random_network import write_random_network
 
     weights = write_random_network(tmp_path / "random", LightGlueConfig(32, 16, 2, 1)).rename(tmp_path / "own.pth")
     for number, (licence, level) in enumerate([("MIT", logging.INFO), ("for friends only", logging.WARNING)]):
@@ -105,11 +96,34 @@ def test_the_licence_of_a_local_file_is_named_at_export_and_said_at_first_use(
         assert [record.levelno for record in said] == [level]
 
 
+def test_calibrated_thresholds_stay_with_the_graphs_until_the_configuration_names_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="the export needs torch: pip install feature_matcher_ros[torch]")
+    from random_network import write_random_network
+
+    weights = write_random_network(tmp_path / "random", LightGlueConfig(256, 16, 2, 3)).rename(tmp_path / "own.pth")
+    calibration = tmp_path / "calibration.yaml"
+    calibration.write_text("/**: {ros__parameters: {matcher: {confidence_thresholds: [0.001, 0.5, 1.0]}}}")
+    code, _, err = feature_matcher(capsys, "export", weights, "-o", tmp_path, "--calibration", calibration)
+    assert code == 0, err
+    config = override(FrontEndConfig(), {"extractor.name": "orb", "matcher.name": "lightglue"})
+    noise = np.random.default_rng(0).integers(0, 255, (96, 128), np.uint8)
+    for thresholds, layers_run in (((), 1), ((1.0, 0.001, 1.0), 2), ((1.0, 1.0, 1.0), 3)):
+        values = {"matcher.graphs": str(tmp_path / "own"), "matcher.confidence_thresholds": thresholds}
+        matcher = create_matcher(override(config, values))
+        features = matcher.extract(noise)
+        assert matcher.match(features, features).layers_run == layers_run
+    calibration.write_text("/**: {ros__parameters: {matcher: {confidence_thresholds: [0.5, 1.0]}}}")
+    code, _, err = feature_matcher(capsys, "export", weights, "-o", tmp_path, "--calibration", calibration)
+    assert code == 1 and "2 confidence thresholds do not fit" in err and err.count("\n") == 1
+
+
 def test_a_published_licence_stays_what_it_is(
     published: PublishedWeights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("torch", reason="the export needs torch: pip install feature_matcher_ros[torch]")
-    from feature_matcher_ros.export.benchmark import write_random_network
+    from random_network import write_random_network
 
     weights = write_random_network(tmp_path / "random", LightGlueConfig(32, 16, 2, 1))
     entry = replace(published, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())

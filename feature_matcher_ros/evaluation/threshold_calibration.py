@@ -117,7 +117,7 @@ def calibrate(
     wanted = wish.agreement if wish.budget_ms is None else _wanted_within(table, wish.budget_ms)
     schedules = {level: choose_schedule(chosen_on, table, level, num_layers) for level in sorted({*CURVE, wanted})}
     rules = {level: rules_of(schedule, share, matcher.rules.min_score) for level, schedule in schedules.items()}
-    paper = LightGlueRules(min_score=matcher.rules.min_score)
+    paper = LightGlueRules(thresholds=paper_thresholds(num_layers), min_score=matcher.rules.min_score)
     trials = try_rules(tried_on, matcher, [all_layers(matcher.rules), paper, *rules.values()], on_progress)
     curve = dict(zip(rules, trials[2:], strict=True))
     return Calibration(

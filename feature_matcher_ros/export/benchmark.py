@@ -5,28 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
-from feature_matcher_ros.export.to_onnx import Origin, export_lightglue
 from feature_matcher_ros.export.to_torch import lightglue_by_torch
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs
 from feature_matcher_ros.models.checkpoint import read_checkpoint
-from feature_matcher_ros.models.lightglue import LightGlueModel, lightglue_from_checkpoint
-from feature_matcher_ros.models.lightglue_config import LightGlueConfig
-
-_WEIGHTS = "weights.pth"
-
-
-def write_random_network(folder: Path, config: LightGlueConfig | None = None) -> Path:
-    """Write graphs of a network of the published size into a folder and return the path of its weights.
-
-    They are random: good for the time that all layers take, for nothing else.
-    """
-    torch.manual_seed(0)
-    model = LightGlueModel(config or LightGlueConfig()).eval().requires_grad_(False)
-    export_lightglue(model, Origin("random", "none, they mean nothing", "this benchmark"), folder)
-    torch.save(model.state_dict(), folder / _WEIGHTS)
-    return folder / _WEIGHTS
+from feature_matcher_ros.models.lightglue import lightglue_from_checkpoint
 
 
 def torch_networks(weights: Path, compiled: bool = False) -> Mapping[bool, LightGlueGraphs]:

@@ -16,10 +16,13 @@ from feature_matcher_ros.runtimes.manifest import Manifest, sha256_of
 _UNKNOWN_LICENCE = "unknown: the file is none of the published ones; feature-matcher export --licence names it"
 
 
-def export_checkpoint(path: Path, folder: Path, licence: str | None = None) -> Manifest:
+def export_checkpoint(
+    path: Path, folder: Path, licence: str | None = None, confidence_thresholds: tuple[float, ...] = ()
+) -> Manifest:
     """Write the graphs of a LightGlue network, or of one that detects points, with their manifest into a folder.
 
-    ``licence`` is that of weights which are none of the published ones.
+    ``licence`` is that of weights which are none of the published ones; ``confidence_thresholds`` are for a LightGlue
+    network, one for each layer, by default those of the paper.
 
     Raises:
         WeightsError: the file is missing or damaged, its tensors are those of no known network, or it was published
@@ -32,7 +35,8 @@ def export_checkpoint(path: Path, folder: Path, licence: str | None = None) -> M
     name = point_network_of_checkpoint(tensors)
     if name is not None:
         return export_points(point_network_from_checkpoint(name, tensors), origin, folder)
-    return export_lightglue(lightglue_from_checkpoint(tensors), origin, folder)
+    model = lightglue_from_checkpoint(tensors)
+    return export_lightglue(model, origin, folder, confidence_thresholds=confidence_thresholds)
 
 
 def _origin(path: Path, licence: str | None) -> Origin:

@@ -14,6 +14,7 @@ import onnx
 from feature_matcher_ros.errors import MatcherError, OutputError
 from feature_matcher_ros.export.lightglue_graph import Operators, embed_graph, head_graph, stage_graph
 from feature_matcher_ros.export.to_torch import checked_stage_ends, lightglue_by_torch
+from feature_matcher_ros.matchers.adaptive import require_fitting_thresholds
 from feature_matcher_ros.matchers.lightglue_graphs import (
     EMBED,
     FOLLOWING,
@@ -47,16 +48,20 @@ def export_lightglue(
     folder: Path,
     stage_ends: Sequence[int] | None = None,
     operators: Operators = Operators.ONNX_RUNTIME,
+    confidence_thresholds: tuple[float, ...] = (),
 ) -> Manifest:
     """Write all graphs of a model and their manifest into a folder, which is made if it is not there.
 
-    ``stage_ends`` are the numbers of layers after which the network may be left, by default all possible.
+    ``stage_ends`` are the numbers of layers after which the network may be left, by default all possible;
+    ``confidence_thresholds``, one for each layer, say when to leave it, by default those of the paper.
 
     Raises:
-        MatcherError: the stages do not fit the model, or a graph does not compute what the model computes.
+        MatcherError: stages or thresholds do not fit the model, or a graph does not compute what the model computes.
         OutputError: the folder cannot be written.
     """
     ends = checked_stage_ends(model.config, stage_ends)
+    if confidence_thresholds:
+        require_fitting_thresholds(confidence_thresholds, model.config.layers)
     graphs = _graphs(model, ends, operators)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,10 +71,10 @@ def export_lightglue(
         raise OutputError(f"cannot write the graphs to {folder} ({error}): choose a writable folder.") from error
     entries = _checked_entries(model, ends, folder)
     versions = {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
+    network = network_entry(model.config, ends, confidence_thresholds)
     manifest = Manifest(
-        METHOD, origin.weights, origin.licence, origin.source, operators.value, network_entry(model.config, ends),
-        entries, versions,
-    )  # fmt: skip
+        METHOD, origin.weights, origin.licence, origin.source, operators.value, network, entries, versions
+    )
     write_manifest(folder, manifest)
     return manifest
 

@@ -40,11 +40,11 @@ def _lightglue(extractor: Extractor, config: MatcherConfig) -> LightGlue:
 
 
 def lightglue_rules(config: MatcherConfig) -> LightGlueRules:
-    """The rules as configured: a confidence of 1 and a budget of 0 switch a rule off, no thresholds are the paper's."""
+    """The rules as configured: a confidence of 1 and a budget of 0 switch a rule off."""
     return LightGlueRules(
         StopRule(None if config.depth_confidence == 1.0 else config.depth_confidence),
         PruneRule(None if config.width_confidence == 1.0 else config.width_confidence),
         BudgetRule(config.match_budget_ms or None),
-        config.confidence_thresholds or None,
+        config.confidence_thresholds,
         config.min_score,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.errors import ConfigError, MatcherError
 
 Probabilities = NDArray[np.float32]
 
@@ -20,6 +20,19 @@ Probabilities = NDArray[np.float32]
 def paper_thresholds(num_layers: int) -> tuple[float, ...]:
     """The confidence above which a point counts as final after each layer: early layers must be surer (eq. 11)."""
     return tuple(float(np.float32(0.8 + 0.1 * math.exp(-4.0 * layer / num_layers))) for layer in range(num_layers))
+
+
+def require_fitting_thresholds(thresholds: tuple[float, ...], num_layers: int) -> None:
+    """Check that there is a threshold for each layer.
+
+    Raises:
+        MatcherError: their number is another one.
+    """
+    if len(thresholds) != num_layers:
+        raise MatcherError(
+            f"{len(thresholds)} confidence thresholds do not fit a network of {num_layers} layers: "
+            "calibrate them for this network."
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from feature_matcher_ros.datatypes import Features, Image, Matches, StopReason
 from feature_matcher_ros.errors import MatcherError
 from feature_matcher_ros.extractors.extractor import Extractor
-from feature_matcher_ros.matchers.adaptive import BudgetRule, Pace, PruneRule, StopRule, paper_thresholds
+from feature_matcher_ros.matchers.adaptive import (
+    BudgetRule,
+    Pace,
+    PruneRule,
+    StopRule,
+    paper_thresholds,
+    require_fitting_thresholds,
+)
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, Stage
 from feature_matcher_ros.matchers.lightglue_pass import LightGluePass, NetworkInput
 from feature_matcher_ros.matchers.matcher import require_finite
@@ -24,7 +31,7 @@ class LightGlueRules:
     stop: StopRule = field(default_factory=StopRule)
     prune: PruneRule = field(default_factory=PruneRule)
     budget: BudgetRule = field(default_factory=BudgetRule)
-    thresholds: tuple[float, ...] | None = None  # confidence of a final point, by layer; None: as in the paper
+    thresholds: tuple[float, ...] = ()  # confidence of a final point, by layer; none: what comes with the network
     min_score: float = 0.1  # a match needs more
 
 
@@ -44,12 +51,9 @@ class LightGlue:
         self._extractor = extractor
         self._graphs = graphs
         self._rules = LightGlueRules() if rules is None else rules
-        self._thresholds = self._rules.thresholds or paper_thresholds(graphs.config.layers)
-        if len(self._thresholds) != graphs.config.layers:
-            raise MatcherError(
-                f"{len(self._thresholds)} confidence thresholds do not fit a network of {graphs.config.layers} layers: "
-                "calibrate them for this network."
-            )
+        own = graphs.confidence_thresholds or paper_thresholds(graphs.config.layers)
+        self._thresholds = self._rules.thresholds or own
+        require_fitting_thresholds(self._thresholds, graphs.config.layers)
         self._stage_pace, self._head_pace = Pace(), Pace()
 
     @property

@@ -20,6 +20,7 @@ from feature_matcher_ros.runtimes.runtime import Runtime
 
 METHOD = "lightglue"
 EMBED, HEAD = "embed", "head"
+THRESHOLDS = "confidence_thresholds"
 FOLLOWING = "next_"  # before the name of a tensor, where a stage takes it and gives it
 
 
@@ -39,6 +40,7 @@ class LightGlueGraphs:
     config: LightGlueConfig
     embed: Runtime
     stages: tuple[Stage, ...]
+    confidence_thresholds: tuple[float, ...] = ()  # chosen for this network, by layer; none: as in the paper
 
 
 def embed_spec(config: LightGlueConfig) -> GraphSpec:
@@ -84,7 +86,7 @@ def open_lightglue(folder: Path, runtime: str = "auto", num_threads: int = 0) ->
         RuntimeLoadError: the folder holds no LightGlue network, a file was changed, or the runtime cannot open it.
     """
     manifest = read_manifest(folder)
-    config, stage_ends = _network_of(folder, manifest)
+    config, stage_ends, thresholds = _network_of(folder, manifest)
 
     def opened(name: str, spec: GraphSpec) -> Runtime:
         return open_graph(folder, manifest, name, spec, runtime, num_threads)
@@ -97,7 +99,7 @@ def open_lightglue(folder: Path, runtime: str = "auto", num_threads: int = 0) ->
         )
         for end in stage_ends
     )
-    return LightGlueGraphs(config, opened(EMBED, embed_spec(config)), stages)
+    return LightGlueGraphs(config, opened(EMBED, embed_spec(config)), stages, thresholds)
 
 
 def stage_name(layers_done: int) -> str:
@@ -110,7 +112,7 @@ def head_name(layers_done: int) -> str:
     return f"{HEAD}{layers_done}"
 
 
-def _network_of(folder: Path, manifest: Manifest) -> tuple[LightGlueConfig, tuple[int, ...]]:
+def _network_of(folder: Path, manifest: Manifest) -> tuple[LightGlueConfig, tuple[int, ...], tuple[float, ...]]:
     if manifest.method != METHOD:
         raise RuntimeLoadError(
             f"{folder} holds the graphs of '{manifest.method}', not of {METHOD}: give another folder."
@@ -118,16 +120,20 @@ def _network_of(folder: Path, manifest: Manifest) -> tuple[LightGlueConfig, tupl
     network: dict[str, Any] = dict(manifest.network)
     try:
         stage_ends = tuple(map(int, network.pop("stage_ends")))
-        return LightGlueConfig(**network), stage_ends
+        thresholds = tuple(map(float, network.pop(THRESHOLDS, ())))
+        return LightGlueConfig(**network), stage_ends, thresholds
     except (KeyError, TypeError, ValueError) as error:
         raise RuntimeLoadError(
             f"the manifest of {folder} does not describe a network ({error}): export the network again."
         ) from error
 
 
-def network_entry(config: LightGlueConfig, stage_ends: tuple[int, ...]) -> Mapping[str, Any]:
+def network_entry(
+    config: LightGlueConfig, stage_ends: tuple[int, ...], thresholds: tuple[float, ...]
+) -> Mapping[str, Any]:
     """What the manifest says of the network."""
-    return {**asdict(config), "stage_ends": list(stage_ends)}
+    entry = {**asdict(config), "stage_ends": list(stage_ends)}
+    return {**entry, THRESHOLDS: list(thresholds)} if thresholds else entry
 
 
 def _state(config: LightGlueConfig, points: str) -> TensorSpec:

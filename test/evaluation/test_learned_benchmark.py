@@ -76,7 +76,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Graphs, and the weights that they were exported from."""
     pytest.importorskip("torch", reason="the comparison needs torch: pip install feature_matcher_ros[torch]")
     pytest.importorskip("onnx", reason="the comparison needs onnx: pip install feature_matcher_ros[torch]")
-    from feature_matcher_ros.export.benchmark import write_random_network
+    from random_network import write_random_network
 
     folder = tmp_path_factory.mktemp("network")
     return folder, write_random_network(folder, LightGlueConfig(128, 16, 2, 3))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from command_line import feature_matcher
 from image_pairs_scene import SIZE, K, render, write_pairs
 
-from feature_matcher_ros.cli import main
 from feature_matcher_ros.config import FrontEndConfig, load_config, override
 from feature_matcher_ros.datatypes import Features, Float
 from feature_matcher_ros.errors import ConfigError
@@ -192,15 +191,6 @@ def test_a_wish_that_cannot_be_is_refused(wish: dict[str, float]) -> None:
 
 
 # From here on with real networks.
-
-
-def feature_matcher(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    """Run the command line in this process; exit code, stdout and stderr."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(sys, "argv", ["feature-matcher", *map(str, arguments)])
-        main()
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
 
 
 def motion(number: int) -> Float:

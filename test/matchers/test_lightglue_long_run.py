@@ -14,9 +14,10 @@ import pytest
 pytest.importorskip("torch", reason="the export needs torch: pip install feature_matcher_ros[torch]")
 pytest.importorskip("onnx", reason="the export needs onnx: pip install feature_matcher_ros[torch]")
 
+from random_network import write_random_network
+
 from feature_matcher_ros import timing
 from feature_matcher_ros.datatypes import Features, Image, StopReason
-from feature_matcher_ros.export.benchmark import write_random_network
 from feature_matcher_ros.matchers.adaptive import BudgetRule
 from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import feature_matcher
 
 from feature_matcher_ros.cli import main
 from feature_matcher_ros.evaluation.pair_table import PairRow, read_pair_table
@@ -15,15 +16,6 @@ from feature_matcher_ros.evaluation.sequences import open_sequence
 from feature_matcher_ros.geometry import rotation_angle_deg
 
 pytestmark = pytest.mark.data
-
-
-def feature_matcher(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    """Run the command line in this process; exit code, stdout and stderr."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(sys, "argv", ["feature-matcher", *map(str, arguments)])
-        main()
-    out, err = capsys.readouterr()
-    return int(stop.value.code or 0), out, err
 
 
 @pytest.fixture(scope="module")

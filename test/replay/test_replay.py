@@ -13,9 +13,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from command_line import feature_matcher
 from rosbags.highlevel import AnyReader
 
-from feature_matcher_ros.cli import main
 from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import Features
 from feature_matcher_ros.evaluation.demo_rig import DemoOptions
@@ -35,16 +35,6 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("replay") / "bag"
     write_demo_bag(path, DemoOptions(width=256, rate_hz=10.0))
     return path
-
-
-def feature_matcher(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
-    """Run the command line in this process; exit code, stdout and stderr."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
-        patch.setattr(sys, "argv", ["feature-matcher", *map(str, arguments)])
-        main()
-    code = stop.value.code
-    out, err = capsys.readouterr()
-    return 0 if code is None else int(code), out, err
 
 
 def test_a_frame_whose_features_are_no_numbers_is_counted_and_left_out(
