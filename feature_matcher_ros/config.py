@@ -27,6 +27,9 @@ _YAML_HEADER = """\
 """
 
 
+_MATCHERS = ("mutual_nearest", "lightglue", "efficient_loftr", "loftr")
+
+
 @dataclass(frozen=True, slots=True)
 class ParameterInfo:
     """What a person has to know about a parameter beside its name, type and default."""
@@ -78,18 +81,18 @@ class ExtractorConfig:
 class MatcherConfig:
     """How the points of two images are paired."""
 
-    name: str = parameter("mutual_nearest", "method that pairs points", choices=("mutual_nearest", "lightglue"))
+    name: str = parameter("mutual_nearest", "method that pairs points; loftr ones need no extractor", choices=_MATCHERS)
     max_ratio: float = parameter(
         0.9,
         "mutual_nearest wants a match this much closer than the second best; 1 switches the test off",
         minimum=0.0,
         maximum=1.0,
     )
-    graphs: str = parameter("", "folder of the exported network of lightglue; none takes the one that ships, for sift")
+    graphs: str = parameter("", "folder of the exported network; none takes the one that ships, of lightglue for sift")
     num_threads: int = parameter(0, "threads that execute the network; 0 takes one for each core", minimum=0)
     depth_confidence: float = parameter(
         0.95,
-        "lightglue stops when more than this share of the points is final; 1 runs all layers",
+        "a network stops when more than this share of the points is final; 1 runs all layers",
         minimum=0.01,
         maximum=1.0,
     )
@@ -98,16 +101,26 @@ class MatcherConfig:
     )
     confidence_thresholds: tuple[float, ...] = parameter(
         (),
-        "confidence from which a point of lightglue is final, for each layer, 1 never; none: those of its graphs",
+        "confidence from which a point is final, for each layer, 1 never; none: those that come with the network",
         minimum=0.0,
         maximum=1.0,
     )
     min_score: float = parameter(
-        0.2, "lightglue takes no match that is less likely than this; 0.1 in its paper", minimum=0.0, maximum=1.0
+        0.2,
+        "a network takes no match that is less likely than this; 0.1 in lightglue's paper",
+        minimum=0.0,
+        maximum=1.0,
     )
     match_budget_ms: float = parameter(
         0.0, "lightglue runs no layer that would end later than this; 0 sets no limit", unit="ms", minimum=0.0
     )
+    coarse: str = parameter(
+        "full", "how efficient_loftr compares: by probabilities, or faster without", choices=("full", "optimized")
+    )
+    max_image_px: int = parameter(
+        640, "efficient_loftr and loftr shrink an image with a longer side than this", unit="px", minimum=32
+    )
+    max_matches: int = parameter(2048, "efficient_loftr and loftr give no more matches than this, the best", minimum=1)
 
 
 @dataclass(frozen=True, slots=True)

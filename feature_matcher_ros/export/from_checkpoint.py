@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from feature_matcher_ros.errors import WeightsError
+from feature_matcher_ros.export.dense_to_onnx import export_dense
 from feature_matcher_ros.export.points_to_onnx import export_points
 from feature_matcher_ros.export.to_onnx import Origin, export_lightglue
 from feature_matcher_ros.models.checkpoint import read_checkpoint
+from feature_matcher_ros.models.efficient_loftr import efficient_loftr_from_checkpoint, is_efficient_loftr
 from feature_matcher_ros.models.lightglue import lightglue_from_checkpoint
 from feature_matcher_ros.models.point_networks import point_network_from_checkpoint, point_network_of_checkpoint
 from feature_matcher_ros.models.weights import recognised_weights
@@ -19,7 +21,7 @@ _UNKNOWN_LICENCE = "unknown: the file is none of the published ones; feature-mat
 def export_checkpoint(
     path: Path, folder: Path, licence: str | None = None, confidence_thresholds: tuple[float, ...] = ()
 ) -> Manifest:
-    """Write the graphs of a LightGlue network, or of one that detects points, with their manifest into a folder.
+    """Write the graphs of a network that matches or detects points, with their manifest, into a folder.
 
     ``licence`` is that of weights which are none of the published ones; ``confidence_thresholds`` are for a LightGlue
     network, one for each layer, by default those of the paper.
@@ -35,6 +37,8 @@ def export_checkpoint(
     name = point_network_of_checkpoint(tensors)
     if name is not None:
         return export_points(point_network_from_checkpoint(name, tensors), origin, folder)
+    if is_efficient_loftr(tensors):
+        return export_dense(efficient_loftr_from_checkpoint(tensors).merge(), origin, folder)
     model = lightglue_from_checkpoint(tensors)
     return export_lightglue(model, origin, folder, confidence_thresholds=confidence_thresholds)
 

@@ -9,10 +9,13 @@ from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.extractors import create_extractor
 from feature_matcher_ros.extractors.extractor import Extractor
 from feature_matcher_ros.matchers.adaptive import BudgetRule, PruneRule, StopRule
+from feature_matcher_ros.matchers.dense_graphs import OPTIMIZED, open_dense
+from feature_matcher_ros.matchers.detector_free import DenseRules, DetectorFree
 from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules, require_fitting_points
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.matchers.mutual_nearest import MutualNearest
+from feature_matcher_ros.models.dense_config import EFFICIENT_LOFTR, LOFTR
 from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 
 
@@ -24,12 +27,36 @@ def create_matcher(config: FrontEndConfig) -> Matcher:
         RuntimeLoadError: a folder does not hold the network of that name, or it cannot be opened.
         MatcherError: the matcher was not made for the points of the extractor.
     """
+    if config.matcher.name in (EFFICIENT_LOFTR, LOFTR):
+        return _detector_free(config.matcher)
     extractor = create_extractor(config.extractor)
     if config.matcher.name == "mutual_nearest":
         return MutualNearest(extractor, config.matcher)
     if config.matcher.name == "lightglue":
         return _lightglue(extractor, config.matcher)
-    raise ConfigError(f"matcher.name = '{config.matcher.name}' is unknown: choose mutual_nearest or lightglue.")
+    known = ", ".join(("mutual_nearest", "lightglue", EFFICIENT_LOFTR, LOFTR))
+    raise ConfigError(f"matcher.name = '{config.matcher.name}' is unknown: choose from {known}.")
+
+
+def _detector_free(config: MatcherConfig) -> DetectorFree:
+    if not config.graphs:
+        raise ConfigError(
+            f"matcher.name = {config.name} needs a network and none ships: give matcher.graphs the folder of one that "
+            "feature-matcher export wrote of its authors' weights."
+        )
+    graphs = open_dense(Path(config.graphs), config.name, config.coarse == OPTIMIZED, num_threads=config.num_threads)
+    return DetectorFree(graphs, dense_rules(config))
+
+
+def dense_rules(config: MatcherConfig) -> DenseRules:
+    """The rules as configured; a confidence of 1 never stops early."""
+    return DenseRules(
+        config.min_score,
+        config.max_matches,
+        config.max_image_px,
+        StopRule(None if config.depth_confidence == 1.0 else config.depth_confidence),
+        config.confidence_thresholds or None,
+    )
 
 
 def _lightglue(extractor: Extractor, config: MatcherConfig) -> LightGlue:

@@ -17,7 +17,8 @@ from feature_matcher_ros.errors import WeightsError
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The named tensors of a ``.safetensors`` file, or of a torch file that holds nothing but tensors.
 
-    A torch file whose tensors lie one level deeper, as ``{"extractor": {...}}``, gives those.
+    A torch file whose tensors lie one level deeper, as ``{"extractor": {...}}`` or ``{"state_dict": {...}}``, gives
+    those.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds something else than tensors.
@@ -29,8 +30,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
         cause = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} cannot be read as weights ({cause}): download or export it again.") from error
-    if isinstance(content, Mapping) and isinstance(content.get("extractor"), Mapping):
-        content = content["extractor"]
+    for deeper in ("extractor", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(deeper), Mapping):
+            content = content[deeper]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(f"{path} holds something else than named tensors: give a file of weights alone.")
     return dict(content)

@@ -62,7 +62,7 @@ PRESETS = {
         data=DataConfig(ExtractorConfig(name="sift", max_keypoints=512), shrunk_share=0.4),
         network=_SIFT,
         matching=StageConfig(steps=60_000, learning_rate=5e-4),
-        confidence=StageConfig(steps=1_500, learning_rate=1e-3),
+        confidence=StageConfig(steps=1_500, learning_rate=1e-2),
     ),
     "smoke": TrainingConfig(
         data=DataConfig(
@@ -74,7 +74,7 @@ PRESETS = {
         ),
         network=replace(_SIFT, width=64, heads=2, layers=3),
         matching=StageConfig(steps=220, learning_rate=1e-3, warmup_steps=20),
-        confidence=StageConfig(steps=40, learning_rate=3e-3, warmup_steps=5),
+        confidence=StageConfig(steps=40, learning_rate=1e-2, warmup_steps=5),
         num_keypoints=96,
         ema_decay=0.98,
         validation_share=0.15,

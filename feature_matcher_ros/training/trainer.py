@@ -82,7 +82,7 @@ class Trainer:
         self._model = untrained_lightglue(config.network, config.seed).to(self._options.device)
         if initial is not None:
             self._model.load_state_dict(_fitting(initial, config).state_dict())
-        self._average = AveragedModel(self._model, avg_fn=_averaging(config.ema_decay))
+        self._average = self._new_average()
         self._log = MetricsLog(folder)
         path = self._checkpoint_path
         self._resumed = load_checkpoint(path, config) if path.is_file() else None
@@ -101,6 +101,8 @@ class Trainer:
         if self._resumed is None or self._resumed.stage == MATCHING:
             self._run_stage(MATCHING, self._config.matching, MatchingObjective(self._model))
             self._model.load_state_dict(self._average.module.state_dict())
+            # A mean of its own: the long memory of the first stage would hold this short one back.
+            self._average = self._new_average()
         self._run_stage(CONFIDENCE, self._config.confidence, ConfidenceObjective(self._model))
         return self._average.module.eval()
 
@@ -139,6 +141,9 @@ class Trainer:
             self._average.update_parameters(self._model)
             report.add(losses)
             self._report(report, name, step + 1, stage.steps, optimizer)
+
+    def _new_average(self) -> AveragedModel:
+        return AveragedModel(self._model, avg_fn=_averaging(self._config.ema_decay))
 
     def _step(
         self, objective: nn.Module, batch: PairBatch, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer

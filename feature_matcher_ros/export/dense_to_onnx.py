@@ -1,0 +1,211 @@
+"""Exports a detector-free network to ONNX graphs with a manifest, each checked against it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from feature_matcher_ros.errors import MatcherError, OutputError
+from feature_matcher_ros.export.graph_builder import OPSET
+from feature_matcher_ros.export.to_onnx import Origin
+from feature_matcher_ros.matchers.dense_graphs import (
+    BACKBONE,
+    FINE,
+    FOLLOWING,
+    FULL,
+    OPTIMIZED,
+    DenseGraphs,
+    coarse_names,
+    dense_specs,
+    round_name,
+)
+from feature_matcher_ros.models.dense_config import CELL_PX, DenseConfig
+from feature_matcher_ros.models.dense_stages import BackboneStage, CoarseStage, DenseNetwork, FineStage, RoundStage
+from feature_matcher_ros.runtimes import open_runtime
+from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
+from feature_matcher_ros.runtimes.manifest import GraphEntry, Manifest, sha256_of, write_manifest
+from feature_matcher_ros.runtimes.torch_runtime import TorchRuntime
+
+_CHECK_SIZES = (((96, 128), (96, 128)), ((64, 160), (128, 96)))  # (height, width) of either image
+_CHECK_MATCHES = (0, 1, 60)
+_MAX_DIFFERENCE = 1e-3  # of what graph and network compute, relative to the largest value
+_SAME_CHOICES = 0.8  # share of cells and pixels that both choose; where two are nearly as good, rounding decides
+
+
+def dense_by_torch(network: DenseNetwork, is_optimized: bool = False, device: str = "cpu") -> DenseGraphs:
+    """Open a network for execution by torch, without any file."""
+    specs, stages = dense_specs(network.config), _stages(network)
+    opened = {name: TorchRuntime(stage, specs[name], device) for name, stage in stages.items()}
+    rounds = tuple(opened[round_name(number)] for number in range(1, network.config.rounds + 1))
+    coarse = opened[OPTIMIZED if is_optimized else FULL]
+    return DenseGraphs(network.config, opened[BACKBONE], rounds, coarse, is_optimized, opened[FINE])
+
+
+def export_dense(network: DenseNetwork, origin: Origin, folder: Path) -> Manifest:
+    """Write all graphs of a network and their manifest into a folder, which is made if it is not there.
+
+    Raises:
+        MatcherError: a graph does not compute what the network computes.
+        OutputError: the folder cannot be written.
+    """
+    config = network.config
+    specs, stages = dense_specs(config), _stages(network)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, example in _examples(stages, specs, config):
+            _trace(_Positional(stages[name], specs[name]), example, specs[name], folder / f"{name}.onnx")
+    except OSError as error:
+        raise OutputError(f"cannot write the graphs to {folder} ({error}): choose a writable folder.") from error
+    differences = _checked(stages, specs, config, folder)
+    entries = {
+        name: GraphEntry(f"{name}.onnx", sha256_of(folder / f"{name}.onnx"), spec, differences[name])
+        for name, spec in specs.items()
+    }
+    versions = {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
+    manifest = Manifest(
+        config.method, origin.weights, origin.licence, origin.source, "standard", asdict(config), entries, versions
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _stages(network: DenseNetwork) -> dict[str, nn.Module]:
+    stages: dict[str, nn.Module] = {BACKBONE: BackboneStage(network)}
+    stages |= {round_name(number + 1): RoundStage(network, number) for number in range(network.config.rounds)}
+    stages |= {name: CoarseStage(network, name == OPTIMIZED) for name in coarse_names(network.config)}
+    return stages | {FINE: FineStage(network)}
+
+
+class _Positional(nn.Module):
+    """A stage whose tensors are told apart by their order."""
+
+    def __init__(self, stage: nn.Module, spec: GraphSpec) -> None:
+        super().__init__()
+        self.stage = stage
+        self._inputs = [tensor.name for tensor in spec.inputs]
+        self._outputs = [tensor.name for tensor in spec.outputs]
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        found = self.stage(dict(zip(self._inputs, tensors, strict=True)))
+        return tuple(found[name] for name in self._outputs)
+
+
+def _trace(module: nn.Module, example: tuple[Tensor, ...], spec: GraphSpec, path: Path) -> None:
+    """Write a graph whose named sizes may change.
+
+    The exporter by tracing is used: the one by symbolic evaluation takes forty times as long for the same graphs.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says of itself that it is the older one
+        torch.onnx.export(
+            module.eval(),
+            example,
+            str(path),
+            input_names=[tensor.name for tensor in spec.inputs],
+            output_names=[tensor.name for tensor in spec.outputs],
+            dynamic_axes={tensor.name: _dynamic(tensor) for tensor in (*spec.inputs, *spec.outputs)},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+def _dynamic(tensor: TensorSpec) -> dict[int, str]:
+    return {axis: size for axis, size in enumerate(tensor.shape) if isinstance(size, str)}
+
+
+def _examples(
+    stages: Mapping[str, nn.Module], specs: Mapping[str, GraphSpec], config: DenseConfig
+) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    """The inputs of every graph for two images of different sizes."""
+    sizes = (4 * config.multiple, 5 * config.multiple), (6 * config.multiple, 3 * config.multiple)
+    for name, given, _ in _run(stages, specs, config, sizes, num_matches=9):
+        yield name, tuple(torch.from_numpy(given[tensor.name]) for tensor in specs[name].inputs)
+
+
+def _run(
+    stages: Mapping[str, nn.Module],
+    specs: Mapping[str, GraphSpec],
+    config: DenseConfig,
+    sizes: tuple[tuple[int, int], tuple[int, int]],
+    num_matches: int,
+) -> Iterator[tuple[str, dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]:
+    """Send two random images through the network and yield what each graph is given and must return."""
+    rng = np.random.default_rng(num_matches)
+    tensors: dict[str, NDArray[Any]] = {}
+    backbone = TorchRuntime(stages[BACKBONE], specs[BACKBONE])
+    for side, size in enumerate(sizes):
+        given: dict[str, NDArray[Any]] = {"image": _blobs(size, rng), "cells": _cells(size)}
+        found = _arrays(backbone.run(given))
+        tensors |= {f"state{side}": found["state"], f"cells{side}": given["cells"]}
+        tensors |= {f"{name}_{side}": found[name] for name in config.maps}
+        tensors[f"cell{side}"] = rng.integers(0, given["cells"].size, num_matches)
+    yield BACKBONE, given, found
+    for name, stage in stages.items():
+        if name == BACKBONE:
+            continue
+        chosen = {tensor.name: tensors[tensor.name] for tensor in specs[name].inputs}
+        found = _arrays(TorchRuntime(stage, specs[name]).run(chosen))
+        yield name, chosen, found
+        tensors |= {key.removeprefix(FOLLOWING): value for key, value in found.items() if key.startswith(FOLLOWING)}
+
+
+def _blobs(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
+    """A random image without fine noise, (1, 1, height, width) in [0, 1]."""
+    coarse = torch.from_numpy(rng.random((1, 1, size[0] // 4, size[1] // 4), np.float32))
+    return torch.nn.functional.interpolate(coarse, size, mode="bilinear").numpy()
+
+
+def _cells(size: tuple[int, int]) -> NDArray[np.float32]:
+    """All cells but the last row and column have content."""
+    cells = np.zeros((1, 1, size[0] // CELL_PX, size[1] // CELL_PX), np.float32)
+    cells[:, :, :-1, :-1] = 1.0
+    return cells
+
+
+def _checked(
+    stages: Mapping[str, nn.Module], specs: Mapping[str, GraphSpec], config: DenseConfig, folder: Path
+) -> dict[str, float]:
+    """Run every graph beside the network; the largest difference of each."""
+    opened = {name: open_runtime(folder / f"{name}.onnx", spec, "onnx", 1) for name, spec in specs.items()}
+    differences = dict.fromkeys(specs, 0.0)
+    for sizes in _CHECK_SIZES:
+        for num_matches in _CHECK_MATCHES:
+            for name, given, expected in _run(stages, specs, config, sizes, num_matches):
+                found = _arrays(opened[name].run(given))
+                differences[name] = max(differences[name], _difference(name, found, expected))
+    return differences
+
+
+def _difference(name: str, found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float:
+    """The largest difference of two outputs of a graph, relative to the largest value; of what is chosen alike.
+
+    Raises:
+        MatcherError: it is more than rounding explains.
+    """
+    largest = 0.0
+    for tensor, value in expected.items():
+        differences = np.abs(found[tensor] - value) / max(1.0, np.abs(value).max(initial=0.0))
+        if tensor == "best0" or tensor.startswith("offsets"):
+            is_other = differences > _MAX_DIFFERENCE
+            is_rounding = np.count_nonzero(is_other) <= (1.0 - _SAME_CHOICES) * is_other.size
+            differences = differences[~is_other] if is_rounding else differences
+        largest = max(largest, float(differences.max(initial=0.0)))
+    if not largest <= _MAX_DIFFERENCE:
+        raise MatcherError(
+            f"the graph '{name}' differs from its network by {largest:.2g} where {_MAX_DIFFERENCE} is allowed: "
+            "the installed versions of torch and onnxruntime do not work together, change one of them."
+        )
+    return largest
+
+
+def _arrays(tensors: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    return {name: np.asarray(tensor) for name, tensor in tensors.items()}

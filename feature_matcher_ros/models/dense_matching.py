@@ -1,0 +1,46 @@
+"""What detector-free networks have in common: the comparison of all cells with all cells."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MASKED = -1e9
+
+
+def masked_logits(state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
+    """Scalar products (B, L, S) of states (B, C, h, w), very low where a cell (B, 1, h, w) has no content."""
+    products = state0.flatten(2).transpose(1, 2) @ state1.flatten(2)
+    nowhere = ((1.0 - cells0) * _MASKED).flatten(2).transpose(1, 2) + ((1.0 - cells1) * _MASKED).flatten(2)
+    return products + nowhere
+
+
+def log_dual_softmax(logits: Tensor) -> Tensor:
+    """Logarithm of the softmax over the rows times that over the columns (LoFTR, eq. 3)."""
+    return 2.0 * logits - logits.logsumexp(dim=1, keepdim=True) - logits.logsumexp(dim=2, keepdim=True)
+
+
+def best_pairs(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The best column of each row (B, L), its value (B, L), and the best value of each column (B, S).
+
+    A pair is mutually best exactly if both values are the same.
+    """
+    best0 = values.argmax(dim=2)
+    return best0, values.gather(2, best0[:, :, None]).squeeze(2), values.amax(dim=1)
+
+
+def cell_patches(features: Tensor, batch: Tensor, cells: Tensor, first: int, size: int, stride: int) -> Tensor:
+    """Squares (M, size^2, F) of a map (B, F, H, W) at some of its cells, whose edge is continued outside of it.
+
+    ``cells`` (M,) are numbered row by row, of ``stride`` features in both directions each, in image ``batch`` (M,)
+    of the map; a square begins ``first`` features before its cell.
+    """
+    after = max(0, size - first - stride)
+    padded = torch.nn.functional.pad(features, (first, after, first, after), mode="replicate")
+    height, width = padded.shape[-2:]
+    columns = features.shape[-1] // stride
+    steps = torch.arange(size, device=features.device)
+    row = cells // columns
+    rows = (batch * height + row * stride)[:, None] + steps  # of all images, one below the other
+    places = rows[:, :, None] * width + ((cells - row * columns) * stride)[:, None, None] + steps[None, None]
+    return padded.permute(0, 2, 3, 1).reshape(-1, features.shape[1])[places.flatten(1)]

@@ -1,0 +1,111 @@
+"""The parts of a detector-free network: named tensors in, named tensors out, as a matcher's graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from feature_matcher_ros.models.dense_config import DenseConfig
+from feature_matcher_ros.models.dense_matching import best_pairs
+
+
+class DenseNetwork(Protocol):
+    """What a matcher runs of a network; see ``EfficientLoftr`` for the shapes."""
+
+    @property
+    def config(self) -> DenseConfig:
+        """Its shape."""
+
+    def encode(self, image: Tensor, cells: Tensor) -> dict[str, Tensor]:
+        """All that depends on one image alone: its ``state`` and its maps."""
+
+    def round(
+        self, number: int, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The states after one more round of attention."""
+
+    def confidence(self, number: int, state: Tensor) -> Tensor:
+        """How final the match of each cell is after a round."""
+
+    def log_scores(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
+        """Logarithms (B, L, S) of the probabilities that two cells match."""
+
+    def logits(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
+        """Similarities (B, L, S) on which these are based."""
+
+    def refine(
+        self,
+        encoded: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+        states: tuple[Tensor, Tensor],
+        batch: Tensor,
+        cell0: Tensor,
+        cell1: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Where the points of pairs of cells lie."""
+
+
+class BackboneStage(nn.Module):
+    """For each image."""
+
+    def __init__(self, network: DenseNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return self.network.encode(tensors["image"], tensors["cells"])
+
+
+class RoundStage(nn.Module):
+    """For each pair, some number of times."""
+
+    def __init__(self, network: DenseNetwork, number: int) -> None:
+        super().__init__()
+        self.network, self.number = network, number
+
+    def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        states = self.network.round(self.number, *_pair(tensors))
+        found = {f"next_state{side}": state for side, state in enumerate(states)}
+        config = self.network.config
+        if config.has_confidence and self.number < config.rounds - 1:
+            found |= {f"confidence{side}": self._confidence(state) for side, state in enumerate(states)}
+        return found
+
+    def _confidence(self, state: Tensor) -> Tensor:
+        return self.network.confidence(self.number, state)[0]
+
+
+class CoarseStage(nn.Module):
+    """Which cells match."""
+
+    def __init__(self, network: DenseNetwork, is_optimized: bool) -> None:
+        super().__init__()
+        self.network, self.is_optimized = network, is_optimized
+
+    def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        compare = self.network.logits if self.is_optimized else self.network.log_scores
+        best0, values0, values1 = best_pairs(compare(*_pair(tensors)))
+        return {"best0": best0[0], "values0": values0[0], "values1": values1[0]}
+
+
+class FineStage(nn.Module):
+    """Where in these cells."""
+
+    def __init__(self, network: DenseNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        maps = [{name: tensors[f"{name}_{side}"] for name in self.network.config.maps} for side in (0, 1)]
+        # ONNX Runtime cannot multiply an empty batch of matrices: there is always one pair, which is left out again.
+        cell0, cell1 = (functional.pad(tensors[f"cell{side}"], (0, 1)) for side in (0, 1))
+        states = tensors["state0"], tensors["state1"]
+        offsets = self.network.refine((maps[0], maps[1]), states, torch.zeros_like(cell0), cell0, cell1)
+        return {"offsets0": offsets[0][:-1], "offsets1": offsets[1][:-1]}
+
+
+def _pair(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return tensors["state0"], tensors["state1"], tensors["cells0"], tensors["cells1"]

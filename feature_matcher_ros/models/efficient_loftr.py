@@ -1,0 +1,224 @@
+"""Efficient LoFTR: matching without detected points, at an affordable price (arXiv 2403.04765).
+
+Modules are named as in the published checkpoint. Coordinates are the published ones too: the coarse feature in
+column i stands for the pixel 8 i, and the pixel k of its window of 8x8, k = 0 ... 7, for 8 i + k - 3.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from feature_matcher_ros.errors import WeightsError
+from feature_matcher_ros.models.dense_config import EfficientLoftrConfig
+from feature_matcher_ros.models.dense_matching import log_dual_softmax, masked_logits
+from feature_matcher_ros.models.efficient_loftr_refinement import FineFeatures, refined_offsets
+from feature_matcher_ros.models.repvgg import RepVggBackbone, RepVggBlock
+
+_MASKED = -1e9
+_COARSE_TEMPERATURE = 0.1
+
+
+class AggregatedAttention(nn.Module):
+    """Attention between squares of features (section 3.2); rotary positions within an image, none across."""
+
+    def __init__(self, config: EfficientLoftrConfig, is_self: bool) -> None:
+        super().__init__()
+        width = config.width
+        self.heads, self.size, self.is_self = config.heads, config.aggregation, is_self
+        self.aggregate = nn.Conv2d(width, width, self.size, self.size, groups=width, bias=False)
+        self.q_proj = nn.Linear(width, width, bias=False)
+        self.k_proj = nn.Linear(width, width, bias=False)
+        self.v_proj = nn.Linear(width, width, bias=False)
+        self.merge = nn.Linear(width, width, bias=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * width, 2 * width, bias=False), nn.LeakyReLU(), nn.Linear(2 * width, width, bias=False)
+        )
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+
+    def forward(self, state: Tensor, source: Tensor, source_cells: Tensor) -> Tensor:
+        """New state (B, C, h, w) of an image, given that of the one it looks at and where this has content.
+
+        Cells without content must be 0 in ``state``; ``source_cells`` (B, 1, h', w') is 1 where the source has some.
+        """
+        query = self.norm1(self.aggregate(state).permute(0, 2, 3, 1))  # (B, h / 4, w / 4, C)
+        pooled = functional.max_pool2d(source.masked_fill(source_cells == 0, _MASKED), self.size)
+        is_seen = functional.max_pool2d(source_cells, self.size)
+        key_source = self.norm1((pooled * is_seen).permute(0, 2, 3, 1))
+        message = self._attend(self.q_proj(query), self.k_proj(key_source), self.v_proj(key_source), is_seen)
+        return state + self._update(state, message)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, is_seen: Tensor) -> Tensor:
+        """(B, C, h / 4, w / 4)."""
+        if self.is_self:
+            query, key = rotate(query), rotate(key)
+        height, width = query.shape[1:3]
+        split = [tensor.flatten(1, 2).unflatten(2, (self.heads, -1)).transpose(1, 2) for tensor in (query, key, value)]
+        logits = split[0] @ split[1].transpose(2, 3) * split[0].shape[-1] ** -0.5
+        weights = torch.softmax(logits + ((1.0 - is_seen) * _MASKED).flatten(2)[:, :, None], dim=-1)
+        return (weights @ split[2]).transpose(1, 2).flatten(2).unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
+    def _update(self, state: Tensor, message: Tensor) -> Tensor:
+        """The feed-forward network on state and enlarged message.
+
+        What is linear in the message is done before enlarging it, on a sixteenth of the places.
+        """
+        of_state, of_message = self.mlp[0].weight.chunk(2, dim=1)
+        reduced = functional.conv2d(message, (of_message @ self.merge.weight)[:, :, None, None])
+        enlarged = functional.interpolate(reduced, state.shape[-2:], mode="bilinear", align_corners=False)
+        hidden = functional.linear(state.permute(0, 2, 3, 1), of_state) + enlarged.permute(0, 2, 3, 1)
+        return self.norm2(self.mlp[2](self.mlp[1](hidden))).permute(0, 3, 1, 2)
+
+
+def rotate(x: Tensor) -> Tensor:
+    """Turn pairs of channels of (B, h, w, C) by angles that grow with the row or the column (eq. 2).
+
+    Rows and columns count from 1, and sines and cosines have half precision, as the weights were trained with.
+    """
+    height, width, channels = x.shape[1:]
+    quarter = channels // 4
+    frequencies = torch.exp(
+        torch.arange(quarter, device=x.device, dtype=torch.float32) * (-9.210340371976184 / quarter)
+    )
+    rows = torch.arange(1, height + 1, device=x.device, dtype=torch.float32)[:, None, None] * frequencies
+    columns = torch.arange(1, width + 1, device=x.device, dtype=torch.float32)[None, :, None] * frequencies
+    angles = torch.stack((rows.expand(-1, width, -1), columns.expand(height, -1, -1)), dim=-1).flatten(2)
+    sine, cosine = (torch.sin(angles).half().float(), torch.cos(angles).half().float())  # (h, w, C / 2)
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((even * cosine - odd * sine, odd * cosine + even * sine), dim=-1).flatten(-2)
+
+
+class _CoarseTransformer(nn.Module):
+    def __init__(self, config: EfficientLoftrConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            AggregatedAttention(config, is_self=number % 2 == 0) for number in range(2 * config.rounds)
+        )
+
+
+class EfficientLoftr(nn.Module):
+    """The network, in the parts that a matcher runs: once for each image, after each round, and for each pair."""
+
+    def __init__(self, config: EfficientLoftrConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or EfficientLoftrConfig()
+        self.backbone = RepVggBackbone(self.config.widths, self.config.blocks)
+        self.loftr_coarse = _CoarseTransformer(self.config)
+        self.fine_preprocess = FineFeatures(self.config)
+        num_heads = self.config.rounds - 1 if self.config.has_confidence else 0
+        self.token_confidence = nn.ModuleList(nn.Linear(self.config.width, 1) for _ in range(num_heads))
+
+    def encode(self, image: Tensor, cells: Tensor) -> dict[str, Tensor]:
+        """All that depends on one image alone, the first attention within it included.
+
+        ``image`` is (B, 1, H, W) in [0, 1], with sides that are multiples of 32; ``cells`` (B, 1, H / 8, W / 8) is 1
+        where there is content. Returns ``state`` (B, C, H / 8, W / 8), ``map2`` and ``map4``.
+        """
+        map2, map4, state = self.backbone(image)
+        state = state * cells
+        return {"state": self._layer(0, state, state, cells, cells), "map2": map2, "map4": map4}
+
+    def round(
+        self, number: int, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The states after one more round of attention; the first one begins where ``encode`` ends.
+
+        Across the images the second one sees what the first one has just seen, as in the published network.
+        """
+        if number > 0:
+            state0 = self._layer(2 * number, state0, state0, cells0, cells0)
+            state1 = self._layer(2 * number, state1, state1, cells1, cells1)
+        state0 = self._layer(2 * number + 1, state0, state1, cells0, cells1)
+        return state0, self._layer(2 * number + 1, state1, state0, cells1, cells0)
+
+    def _layer(self, number: int, state: Tensor, source: Tensor, cells: Tensor, source_cells: Tensor) -> Tensor:
+        return self.loftr_coarse.layers[number](state, source, source_cells) * cells
+
+    def confidence(self, number: int, state: Tensor) -> Tensor:
+        """After a round but the last: probability (B, h, w) that the match of a cell will not change any more."""
+        return torch.sigmoid(self.token_confidence[number](state.detach().permute(0, 2, 3, 1)).squeeze(-1))
+
+    def logits(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
+        """Similarities (B, L, S) of all cells, very low where there is no content (section 3.3)."""
+        scale = 1.0 / (self.config.width * _COARSE_TEMPERATURE)
+        return masked_logits(state0 * scale, state1, cells0, cells1)
+
+    def log_scores(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
+        """Logarithms (B, L, S) of the probabilities that two cells match."""
+        return log_dual_softmax(self.logits(state0, state1, cells0, cells1))
+
+    def fine_map(self, encoded: Mapping[str, Tensor], state: Tensor) -> Tensor:
+        """Features (B, F, H / 2, W / 2) of an image for refinement, given its final state."""
+        return self.fine_preprocess(state / self.config.width**0.5, encoded["map4"], encoded["map2"])
+
+    def refine(
+        self,
+        encoded: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
+        states: tuple[Tensor, Tensor],
+        batch: Tensor,
+        cell0: Tensor,
+        cell1: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Where the points (M, 2) of pairs of cells lie, in pixels from the places of these."""
+        maps = self.fine_map(encoded[0], states[0]), self.fine_map(encoded[1], states[1])
+        return refined_offsets(maps, batch, cell0, cell1)
+
+    def merge(self) -> EfficientLoftr:
+        """Turn the blocks of the backbone into single convolutions, for inference; returns the network itself."""
+        if isinstance(self.backbone.layer0, RepVggBlock):
+            self.backbone.merge()
+        return self
+
+
+def efficient_loftr_from_checkpoint(tensors: Mapping[str, Tensor]) -> EfficientLoftr:
+    """Build a network with published weights or with those of a training run, in float32, ready for inference.
+
+    Raises:
+        WeightsError: the tensors are not those of an Efficient LoFTR network.
+    """
+    named = {name.removeprefix("matcher."): tensor for name, tensor in tensors.items()}
+    named = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in named.items()}
+    network = EfficientLoftr(_config_of(named))
+    try:
+        network.load_state_dict(named)
+    except RuntimeError as error:
+        raise WeightsError(
+            "the checkpoint is not one of efficient_loftr: give the file that its authors published, or one that "
+            f"feature-matcher train wrote ({' '.join(str(error).split())[:200]})."
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def is_efficient_loftr(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the tensors have the names of such a network."""
+    return any(name.removeprefix("matcher.") == _KEYS[0] for name in tensors)
+
+
+_KEYS = ("backbone.layer0.rbr_dense.conv.weight", "backbone.layer2.0.rbr_dense.conv.weight",
+         "backbone.layer3.0.rbr_dense.conv.weight")  # fmt: skip
+
+
+def _config_of(tensors: Mapping[str, Tensor]) -> EfficientLoftrConfig:
+    try:
+        widths = (len(tensors[_KEYS[0]]), len(tensors[_KEYS[1]]), len(tensors[_KEYS[2]]))
+    except KeyError as error:
+        raise WeightsError(
+            f"the checkpoint has no tensor {error}: give the one of an Efficient LoFTR network before its blocks were "
+            "merged."
+        ) from error
+    blocks = tuple(_count(tensors, f"backbone.layer{number}.") for number in (1, 2, 3))
+    return EfficientLoftrConfig(
+        widths=widths,
+        blocks=(blocks[0], blocks[1], blocks[2]),
+        heads=max(1, widths[2] // 32),
+        rounds=_count(tensors, "loftr_coarse.layers.") // 2,
+        has_confidence=any(name.startswith("token_confidence.") for name in tensors),
+    )
+
+
+def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    return len({name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)})
