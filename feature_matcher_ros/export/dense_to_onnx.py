@@ -24,11 +24,10 @@ from feature_matcher_ros.matchers.dense_graphs import (
     FULL,
     OPTIMIZED,
     DenseGraphs,
-    coarse_names,
     dense_specs,
     round_name,
 )
-from feature_matcher_ros.models.dense_config import CELL_PX, DenseConfig
+from feature_matcher_ros.models.dense_config import CELL_PX, EFFICIENT_LOFTR, EfficientLoftrConfig
 from feature_matcher_ros.models.dense_stages import BackboneStage, CoarseStage, DenseNetwork, FineStage, RoundStage
 from feature_matcher_ros.runtimes import open_runtime
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
@@ -72,7 +71,7 @@ def export_dense(network: DenseNetwork, origin: Origin, folder: Path) -> Manifes
     }
     versions = {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
     manifest = Manifest(
-        config.method, origin.weights, origin.licence, origin.source, "standard", asdict(config), entries, versions
+        EFFICIENT_LOFTR, origin.weights, origin.licence, origin.source, "standard", asdict(config), entries, versions
     )
     write_manifest(folder, manifest)
     return manifest
@@ -81,7 +80,7 @@ def export_dense(network: DenseNetwork, origin: Origin, folder: Path) -> Manifes
 def _stages(network: DenseNetwork) -> dict[str, nn.Module]:
     stages: dict[str, nn.Module] = {BACKBONE: BackboneStage(network)}
     stages |= {round_name(number + 1): RoundStage(network, number) for number in range(network.config.rounds)}
-    stages |= {name: CoarseStage(network, name == OPTIMIZED) for name in coarse_names(network.config)}
+    stages |= {name: CoarseStage(network, name == OPTIMIZED) for name in (FULL, OPTIMIZED)}
     return stages | {FINE: FineStage(network)}
 
 
@@ -123,7 +122,7 @@ def _dynamic(tensor: TensorSpec) -> dict[int, str]:
 
 
 def _examples(
-    stages: Mapping[str, nn.Module], specs: Mapping[str, GraphSpec], config: DenseConfig
+    stages: Mapping[str, nn.Module], specs: Mapping[str, GraphSpec], config: EfficientLoftrConfig
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
     """The inputs of every graph for two images of different sizes."""
     sizes = (4 * config.multiple, 5 * config.multiple), (6 * config.multiple, 3 * config.multiple)
@@ -134,7 +133,7 @@ def _examples(
 def _run(
     stages: Mapping[str, nn.Module],
     specs: Mapping[str, GraphSpec],
-    config: DenseConfig,
+    config: EfficientLoftrConfig,
     sizes: tuple[tuple[int, int], tuple[int, int]],
     num_matches: int,
 ) -> Iterator[tuple[str, dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]:
@@ -172,7 +171,7 @@ def _cells(size: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def _checked(
-    stages: Mapping[str, nn.Module], specs: Mapping[str, GraphSpec], config: DenseConfig, folder: Path
+    stages: Mapping[str, nn.Module], specs: Mapping[str, GraphSpec], config: EfficientLoftrConfig, folder: Path
 ) -> dict[str, float]:
     """Run every graph beside the network; the largest difference of each."""
     opened = {name: open_runtime(folder / f"{name}.onnx", spec, "onnx", 1) for name, spec in specs.items()}

@@ -15,7 +15,7 @@ from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules, re
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.matchers.mutual_nearest import MutualNearest
-from feature_matcher_ros.models.dense_config import EFFICIENT_LOFTR, LOFTR
+from feature_matcher_ros.models.dense_config import EFFICIENT_LOFTR
 from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 
 
@@ -27,14 +27,14 @@ def create_matcher(config: FrontEndConfig) -> Matcher:
         RuntimeLoadError: a folder does not hold the network of that name, or it cannot be opened.
         MatcherError: the matcher was not made for the points of the extractor.
     """
-    if config.matcher.name in (EFFICIENT_LOFTR, LOFTR):
+    if config.matcher.name == EFFICIENT_LOFTR:
         return _detector_free(config.matcher)
     extractor = create_extractor(config.extractor)
     if config.matcher.name == "mutual_nearest":
         return MutualNearest(extractor, config.matcher)
     if config.matcher.name == "lightglue":
         return _lightglue(extractor, config.matcher)
-    known = ", ".join(("mutual_nearest", "lightglue", EFFICIENT_LOFTR, LOFTR))
+    known = ", ".join(("mutual_nearest", "lightglue", EFFICIENT_LOFTR))
     raise ConfigError(f"matcher.name = '{config.matcher.name}' is unknown: choose from {known}.")
 
 
@@ -44,7 +44,7 @@ def _detector_free(config: MatcherConfig) -> DetectorFree:
             f"matcher.name = {config.name} needs a network and none ships: give matcher.graphs the folder of one that "
             "feature-matcher export wrote of its authors' weights."
         )
-    graphs = open_dense(Path(config.graphs), config.name, config.coarse == OPTIMIZED, num_threads=config.num_threads)
+    graphs = open_dense(Path(config.graphs), config.coarse == OPTIMIZED, num_threads=config.num_threads)
     return DetectorFree(graphs, dense_rules(config))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_matcher_ros.errors import RuntimeLoadError
-from feature_matcher_ros.models.dense_config import EFFICIENT_LOFTR, DenseConfig, dense_config
+from feature_matcher_ros.models.dense_config import EFFICIENT_LOFTR, EfficientLoftrConfig, config_from_manifest
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
 from feature_matcher_ros.runtimes.manifest import Manifest, open_graph, read_manifest
 from feature_matcher_ros.runtimes.runtime import Runtime
@@ -25,7 +25,7 @@ FOLLOWING = "next_"  # before the name of a tensor that a round takes and gives
 class DenseGraphs:
     """A detector-free network, opened."""
 
-    config: DenseConfig
+    config: EfficientLoftrConfig
     backbone: Runtime
     rounds: tuple[Runtime, ...]
     coarse: Runtime
@@ -38,56 +38,48 @@ def round_name(number: int) -> str:
     return f"round{number}"
 
 
-def coarse_names(config: DenseConfig) -> tuple[str, ...]:
-    """The ways of comparing cells that a network has."""
-    return (FULL, OPTIMIZED) if config.method == EFFICIENT_LOFTR else (FULL,)
-
-
-def dense_specs(config: DenseConfig) -> Mapping[str, GraphSpec]:
+def dense_specs(config: EfficientLoftrConfig) -> Mapping[str, GraphSpec]:
     """All graphs of a network by name, in the order in which they run."""
     specs = {BACKBONE: _backbone_spec(config)}
     for number in range(1, config.rounds + 1):
         specs[round_name(number)] = _round_spec(config, has_confidence=config.has_confidence and number < config.rounds)
-    return specs | dict.fromkeys(coarse_names(config), _coarse_spec(config)) | {FINE: _fine_spec(config)}
+    return specs | dict.fromkeys((FULL, OPTIMIZED), _coarse_spec(config)) | {FINE: _fine_spec(config)}
 
 
-def open_dense(
-    folder: Path, method: str, is_optimized: bool = False, runtime: str = "auto", num_threads: int = 0
-) -> DenseGraphs:
+def open_dense(folder: Path, is_optimized: bool = False, runtime: str = "auto", num_threads: int = 0) -> DenseGraphs:
     """Open an exported network after checking that its files are the ones that were exported.
 
     Raises:
-        RuntimeLoadError: the folder holds no network of that method, a file was changed, or the runtime cannot open it.
+        RuntimeLoadError: the folder holds no such network, a file was changed, or the runtime cannot open it.
     """
     manifest = read_manifest(folder)
-    config = _config_of(folder, manifest, method)
+    config = _config_of(folder, manifest)
     specs = dense_specs(config)
-    coarse = OPTIMIZED if is_optimized else FULL
-    if coarse not in specs:
-        raise RuntimeLoadError(f"matcher.coarse = '{coarse}' is nothing that {method} can do: choose {FULL}.")
 
     def opened(name: str) -> Runtime:
         return open_graph(folder, manifest, name, specs[name], runtime, num_threads)
 
     rounds = tuple(opened(round_name(number)) for number in range(1, config.rounds + 1))
-    return DenseGraphs(config, opened(BACKBONE), rounds, opened(coarse), is_optimized, opened(FINE))
+    return DenseGraphs(
+        config, opened(BACKBONE), rounds, opened(OPTIMIZED if is_optimized else FULL), is_optimized, opened(FINE)
+    )
 
 
-def _config_of(folder: Path, manifest: Manifest, method: str) -> DenseConfig:
-    if manifest.method != method:
+def _config_of(folder: Path, manifest: Manifest) -> EfficientLoftrConfig:
+    if manifest.method != EFFICIENT_LOFTR:
         raise RuntimeLoadError(
-            f"{folder} holds the graphs of '{manifest.method}', not of {method}: give another folder, written by "
-            "feature-matcher export."
+            f"{folder} holds the graphs of '{manifest.method}', not of {EFFICIENT_LOFTR}: give another folder, "
+            "written by feature-matcher export."
         )
     try:
-        return dense_config(method, dict(manifest.network))
-    except (KeyError, TypeError) as error:
+        return config_from_manifest(dict(manifest.network))
+    except TypeError as error:
         raise RuntimeLoadError(
             f"the manifest of {folder} does not describe a network ({error}): export the network again."
         ) from error
 
 
-def _backbone_spec(config: DenseConfig) -> GraphSpec:
+def _backbone_spec(config: EfficientLoftrConfig) -> GraphSpec:
     """A grey image in [0, 1], and where it has content, become features of three sizes."""
     return GraphSpec(
         inputs=(TensorSpec("image", (1, 1, "height", "width"), "float32"), _cells("")),
@@ -95,7 +87,7 @@ def _backbone_spec(config: DenseConfig) -> GraphSpec:
     )
 
 
-def _round_spec(config: DenseConfig, has_confidence: bool) -> GraphSpec:
+def _round_spec(config: EfficientLoftrConfig, has_confidence: bool) -> GraphSpec:
     """States after one more round; where the network knows, how final the match of each cell of either image is."""
     states = _state(config, "0"), _state(config, "1")
     outputs = [TensorSpec(FOLLOWING + state.name, state.shape, state.dtype) for state in states]
@@ -104,7 +96,7 @@ def _round_spec(config: DenseConfig, has_confidence: bool) -> GraphSpec:
     return GraphSpec((*states, _cells("0"), _cells("1")), tuple(outputs))
 
 
-def _coarse_spec(config: DenseConfig) -> GraphSpec:
+def _coarse_spec(config: EfficientLoftrConfig) -> GraphSpec:
     """The best cell of image 1 for each of image 0, how good it is, and how good the best one of each of image 1 is.
 
     A pair is mutually best exactly if both values are the same.
@@ -119,7 +111,7 @@ def _coarse_spec(config: DenseConfig) -> GraphSpec:
     )
 
 
-def _fine_spec(config: DenseConfig) -> GraphSpec:
+def _fine_spec(config: EfficientLoftrConfig) -> GraphSpec:
     """Where the points of pairs of cells lie, in pixels from the places of these."""
     return GraphSpec(
         inputs=(
@@ -137,7 +129,7 @@ def _fine_spec(config: DenseConfig) -> GraphSpec:
     )
 
 
-def _state(config: DenseConfig, side: str) -> TensorSpec:
+def _state(config: EfficientLoftrConfig, side: str) -> TensorSpec:
     return TensorSpec(f"state{side}", (1, config.width, f"rows{side}", f"columns{side}"), "float32")
 
 
@@ -145,7 +137,7 @@ def _cells(side: str) -> TensorSpec:
     return TensorSpec(f"cells{side}", (1, 1, f"rows{side}", f"columns{side}"), "float32")
 
 
-def _maps(config: DenseConfig, side: str) -> tuple[TensorSpec, ...]:
+def _maps(config: EfficientLoftrConfig, side: str) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(name + side, (1, channels, f"{name}_rows{side}", f"{name}_columns{side}"), "float32")
         for name, (channels, _) in config.maps.items()

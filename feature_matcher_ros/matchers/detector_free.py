@@ -1,4 +1,4 @@
-"""Matching without detected points: Efficient LoFTR (arXiv 2403.04765) and LoFTR (arXiv 2104.00680)."""
+"""Matching without detected points: Efficient LoFTR (arXiv 2403.04765)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from feature_matcher_ros.extractors.selection import inside_mask
 from feature_matcher_ros.images import image_size, shrink_to_fit, to_grey, to_original_pixels
 from feature_matcher_ros.matchers.adaptive import StopRule, paper_thresholds
 from feature_matcher_ros.matchers.dense_graphs import FOLLOWING, DenseGraphs
-from feature_matcher_ros.models.dense_config import CELL_PX
+from feature_matcher_ros.models.dense_config import CELL_PX, EFFICIENT_LOFTR
 from feature_matcher_ros.runtimes.runtime import Tensor
 from feature_matcher_ros.timing import StageTimer
 
@@ -73,7 +73,7 @@ class DetectorFree:
 
     @property
     def name(self) -> str:
-        return self._graphs.config.method
+        return EFFICIENT_LOFTR
 
     @property
     def graphs(self) -> DenseGraphs:

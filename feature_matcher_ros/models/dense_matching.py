@@ -9,15 +9,25 @@ _MASKED = -1e9
 
 
 def masked_logits(state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
-    """Scalar products (B, L, S) of states (B, C, h, w), very low where a cell (B, 1, h, w) has no content."""
-    products = state0.flatten(2).transpose(1, 2) @ state1.flatten(2)
-    nowhere = ((1.0 - cells0) * _MASKED).flatten(2).transpose(1, 2) + ((1.0 - cells1) * _MASKED).flatten(2)
-    return products + nowhere
+    """Scalar products (B, L, S) of states (B, C, h, w), very low where a cell (B, 1, h, w) has no content.
+
+    Two more channels carry this in the product itself, which saves passes over a large matrix.
+    """
+    ones0, ones1 = torch.ones_like(cells0), torch.ones_like(cells1)
+    wide0 = torch.cat((state0, (1.0 - cells0) * _MASKED, ones0), dim=1)
+    wide1 = torch.cat((state1, ones1, (1.0 - cells1) * _MASKED), dim=1)
+    return wide0.flatten(2).transpose(1, 2) @ wide1.flatten(2)
 
 
 def log_dual_softmax(logits: Tensor) -> Tensor:
     """Logarithm of the softmax over the rows times that over the columns (LoFTR, eq. 3)."""
-    return 2.0 * logits - logits.logsumexp(dim=1, keepdim=True) - logits.logsumexp(dim=2, keepdim=True)
+    return 2.0 * logits - log_sum_exp(logits, 1) - log_sum_exp(logits, 2)
+
+
+def log_sum_exp(logits: Tensor, dim: int) -> Tensor:
+    """As torch's, but made of steps each of which ONNX Runtime does fast along columns too."""
+    largest = logits.amax(dim=dim, keepdim=True)
+    return largest + torch.exp(logits - largest).sum(dim=dim, keepdim=True).log()
 
 
 def best_pairs(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -25,8 +35,7 @@ def best_pairs(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     A pair is mutually best exactly if both values are the same.
     """
-    best0 = values.argmax(dim=2)
-    return best0, values.gather(2, best0[:, :, None]).squeeze(2), values.amax(dim=1)
+    return values.argmax(dim=2), values.amax(dim=2), values.amax(dim=1)
 
 
 def cell_patches(features: Tensor, batch: Tensor, cells: Tensor, first: int, size: int, stride: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from feature_matcher_ros.models.dense_config import DenseConfig
+from feature_matcher_ros.models.dense_config import EfficientLoftrConfig
 from feature_matcher_ros.models.dense_matching import best_pairs
 
 
@@ -17,7 +17,7 @@ class DenseNetwork(Protocol):
     """What a matcher runs of a network; see ``EfficientLoftr`` for the shapes."""
 
     @property
-    def config(self) -> DenseConfig:
+    def config(self) -> EfficientLoftrConfig:
         """Its shape."""
 
     def encode(self, image: Tensor, cells: Tensor) -> dict[str, Tensor]:

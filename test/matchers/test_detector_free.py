@@ -23,6 +23,7 @@ from feature_matcher_ros.matchers.dense_graphs import DenseGraphs, open_dense  #
 from feature_matcher_ros.matchers.detector_free import DenseRules, DetectorFree, calibrated  # noqa: E402
 from feature_matcher_ros.models.dense_config import EfficientLoftrConfig  # noqa: E402
 from feature_matcher_ros.models.efficient_loftr import EfficientLoftr  # noqa: E402
+from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs  # noqa: E402
 
 TINY = EfficientLoftrConfig(widths=(12, 16, 32), blocks=(1, 1, 2), heads=1, rounds=2, has_confidence=True)
 ALL = DenseRules(min_score=0.0, stop=StopRule(None))
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def graphs(folder: Path) -> DenseGraphs:
-    return open_dense(folder, "efficient_loftr", num_threads=1)
+    return open_dense(folder, num_threads=1)
 
 
 def texture(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -101,7 +102,7 @@ def test_padding_is_matched_by_nothing(graphs: DenseGraphs) -> None:
 @pytest.mark.parametrize("is_optimized", [False, True])
 def test_images_that_show_nothing(folder: Path, is_optimized: bool) -> None:
     """Constant, smaller than a window, smaller than the border."""
-    matcher = DetectorFree(open_dense(folder, "efficient_loftr", is_optimized, num_threads=1), ALL)
+    matcher = DetectorFree(open_dense(folder, is_optimized, num_threads=1), ALL)
     rich = texture(160, 120)
     for poor in (np.full((120, 160), 77, np.uint8), texture(5, 3), texture(32, 32)):
         features = matcher.extract(poor)
@@ -163,15 +164,15 @@ def test_published_thresholds_of_both_modes_mean_the_same() -> None:
     assert calibrated(np.float32([-1e9, 1e9])) == pytest.approx([0.0, 1.0])
 
 
-def test_wrong_input_is_explained(graphs: DenseGraphs, folder: Path) -> None:
+def test_wrong_input_is_explained(graphs: DenseGraphs) -> None:
     matcher = DetectorFree(graphs)
     points = Features(np.zeros((1, 2), np.float32), np.ones(1, np.float32), np.zeros((1, 4), np.float32), (64, 64))
     with pytest.raises(MatcherError, match="cannot be matched without keypoints"):
         matcher.match(points, points)
     with pytest.raises(MatcherError, match="3 confidence thresholds do not fit a network of 2 rounds"):
         DetectorFree(graphs, replace(ALL, thresholds=(0.9, 0.9, 0.9)))
-    with pytest.raises(RuntimeLoadError, match="holds the graphs of 'efficient_loftr', not of loftr"):
-        open_dense(folder, "loftr")
+    with pytest.raises(RuntimeLoadError, match="holds the graphs of 'lightglue', not of efficient_loftr"):
+        open_dense(shipped_graphs("lightglue_sift"))
 
 
 def test_from_a_checkpoint_to_a_configured_matcher(tmp_path: Path) -> None:

@@ -109,5 +109,5 @@ def test_matches_by_torch(folder: Path, network: EfficientLoftr, name: str) -> N
 @pytest.mark.parametrize("name", [*SMALL, *LARGE])
 def test_matches_by_onnx_runtime(folder: Path, graphs: Path, name: str) -> None:
     stored, is_optimized = dict(np.load(folder / f"{name}.npz")), name.endswith("opt")
-    opened = open_dense(graphs, "efficient_loftr", is_optimized, num_threads=1)
+    opened = open_dense(graphs, is_optimized, num_threads=1)
     assert_same_matches(DetectorFree(opened, rules(stored, is_optimized)), stored, is_optimized)
