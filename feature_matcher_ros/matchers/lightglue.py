@@ -43,14 +43,23 @@ class LightGlue:
         """
         self._extractor = extractor
         self._graphs = graphs
-        self._rules = LightGlueRules() if rules is None else rules
-        self._thresholds = self._rules.thresholds or paper_thresholds(graphs.config.layers)
-        if len(self._thresholds) != graphs.config.layers:
+        self.follow(LightGlueRules() if rules is None else rules)
+        self._stage_pace, self._head_pace = Pace(), Pace()
+
+    def follow(self, rules: LightGlueRules) -> None:
+        """Take other rules from the next pair on.
+
+        Raises:
+            MatcherError: the number of thresholds is not that of the layers; the rules stay as they were.
+        """
+        layers = self._graphs.config.layers
+        thresholds = rules.thresholds or paper_thresholds(layers)
+        if len(thresholds) != layers:
             raise MatcherError(
-                f"{len(self._thresholds)} confidence thresholds do not fit a network of {graphs.config.layers} layers: "
+                f"{len(thresholds)} confidence thresholds do not fit a network of {layers} layers: "
                 "calibrate them for this network."
             )
-        self._stage_pace, self._head_pace = Pace(), Pace()
+        self._rules, self._thresholds = rules, thresholds
 
     @property
     def name(self) -> str:
