@@ -4,9 +4,8 @@ import shlex
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
-from launch.entity import Entity
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -93,7 +92,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=start)])
 
 
-def start(context: LaunchContext) -> list[Entity]:
+def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {name: LaunchConfiguration(name).perform(context) for name in (entry.name for entry in ARGUMENTS)}
     try:
         topics = _topics(given)
@@ -139,7 +138,7 @@ def _parameters(given: dict[str, str]) -> dict[str, object]:
     return parameters | ({"node.calibration": given["calibration"]} if given["calibration"] else {})
 
 
-def _rviz(given: dict[str, str]) -> list[Entity]:
+def _rviz(given: dict[str, str]) -> list[LaunchDescriptionEntity]:
     if given["rviz"] != "true":
         return []
     prefix = "/".join(filter(None, ("", given["namespace"].strip("/"), given["name"])))

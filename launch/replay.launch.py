@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -14,7 +14,6 @@ from launch.actions import (
     Shutdown,
     TimerAction,
 )
-from launch.entity import Entity
 from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
@@ -72,7 +71,7 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=start)])
 
 
-def start(context: LaunchContext) -> list[Entity]:
+def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = {name: LaunchConfiguration(name).perform(context) for name in (entry.name for entry in ARGUMENTS)}
     try:
         topics = _topics(given)
@@ -83,7 +82,7 @@ def start(context: LaunchContext) -> list[Entity]:
         ]
     arguments = {name: given[name] for name in PASSED_ON} | topics | {"use_sim_time": "true"}
     player = _player(given)
-    actions: list[Entity] = [
+    actions: list[LaunchDescriptionEntity] = [
         IncludeLaunchDescription(
             PythonLaunchDescriptionSource(str(SHARE / "launch" / "front_end.launch.py")),
             launch_arguments=list(arguments.items()),
