@@ -59,6 +59,11 @@ setup(
             "cyclonedds>=11.0.1,<12; python_version<'3.14' and platform_machine in 'x86_64 AMD64'",
         ],
     },
-    entry_points={"console_scripts": ["feature-matcher = feature_matcher_ros.cli:main"]},
+    entry_points={
+        "console_scripts": [
+            "feature-matcher = feature_matcher_ros.cli:main",
+            "front_end_node = feature_matcher_ros.cli_live:front_end_node",
+        ]
+    },
     zip_safe=False,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,6 +53,19 @@ def doctor(
     if examination.problems:
         raise typer.Exit(1)
     console.print("all inputs are there")
+
+
+def front_end_node() -> None:
+    """Run the node of rclpy, ``ros2 run feature_matcher_ros front_end_node``; exits with 1 where there is no ROS 2."""
+    try:
+        from feature_matcher_ros.ros.rclpy_node import main
+    except ImportError as error:
+        sys.stderr.write(
+            f"front_end_node: the node needs ROS 2 ({error}): source an installation whose Python is "
+            f"{sys.version_info.major}.{sys.version_info.minor}, or run feature-matcher live, which needs none.\n"
+        )
+        sys.exit(1)
+    main()
 
 
 def _examine(

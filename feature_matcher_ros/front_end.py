@@ -62,6 +62,10 @@ class FrontEnd:
     def matcher(self) -> Matcher:
         return self._matcher
 
+    def follow(self, config: FrontEndConfig) -> None:
+        """Take other parameters of pose and keyframes from the next frame on; keyframes and tracks stay."""
+        self._config = config
+
     def reset(self) -> None:
         """Forget all keyframes and tracks; the next frame begins a new segment."""
         self._keyframes = RecentKeyframes(self._config.keyframes.max_recovery_keyframes)

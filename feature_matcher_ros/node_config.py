@@ -39,6 +39,7 @@ class NodeConfig:
     )
     calibration: str = parameter("", "YAML calibration, instead of CameraInfo")
     mask: str = parameter("", "image of the size of the camera's; no points are sought where it is black")
+    mask_topic: str = parameter("", "likewise from a topic: the newest image on it, be it latched or not, is the mask")
     mount_rotation_deg: int = parameter(
         0,
         "how far the camera is mounted turned, seen from behind it, clockwise: 0, 90, 180 or 270",
@@ -64,9 +65,15 @@ class NodeConfig:
     startup_timeout_s: float = parameter(
         5.0, "say what is missing when no frame could be processed for so long", unit="s", minimum=0.1
     )
+    report_folder: str = parameter(".", "where ~/save_report writes to")
     odom_frame_id: str = parameter("odom", "frame of odometry, path and markers")
+    base_frame_id: str = parameter(
+        "",
+        "odometry, path and /tf are those of this frame of the robot, which tf connects with the camera's; "
+        "none: of the camera's",
+    )
     publish_tf: bool = parameter(
-        False, "publish /tf from the odometry frame to the camera's, which must have no other parent"
+        False, "publish /tf from the odometry frame to that of the base or camera, which must have no other parent"
     )
     publish_unscaled: bool = parameter(False, "publish odometry, path and /tf also where no length is known")
     publish_vins_features: bool = parameter(

@@ -52,6 +52,7 @@ ONLY_HERE = {
     "*_msgs": ("ros/rclpy_*",),
     "*_srvs": ("ros/rclpy_*",),
     "*_interfaces": ("ros/rclpy_*",),
+    "rosidl_runtime_py": ("ros/rclpy_*",),
 }
 
 

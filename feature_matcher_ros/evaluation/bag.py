@@ -58,6 +58,16 @@ def open_bag(path: Path, selection: Selection) -> BagSequence:
         return BagSequence(_Contents(path, selection, topics, rig, fixed, truth, info, period_ns, tolerance_ns))
 
 
+def camera_topics(path: Path, selection: Selection) -> ChosenTopics:
+    """The topics that ``open_bag`` would read, without asking for a calibration.
+
+    Raises:
+        SourceError: the bag cannot be read, or what to read of it is not clear.
+    """
+    with BagFile(path) as bag:
+        return choose_topics(_image_streams(bag), selection)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Contents:
     """What was found out about a bag."""

@@ -99,6 +99,12 @@ def is_called_registered(depth: ImageTopic) -> bool:
     return bool(_REGISTERED.search(depth.name))
 
 
+def right_name_of(left: str, names: Sequence[str]) -> str | None:
+    """The topic among ``names`` whose name differs from that of the left camera in nothing but the side."""
+    candidates = {left.replace(a, b) for a, b in _PAIRS if a in left}
+    return next((name for name in names if name in candidates), None)
+
+
 def info_topic_of(image: str, infos: Sequence[str]) -> str | None:
     """The CameraInfo topic that belongs to an image topic: its sibling, else a child of it."""
     names = (f"{image.rpartition('/')[0]}/camera_info", f"{image}/camera_info")
@@ -157,8 +163,8 @@ def _images(cameras: Sequence[ImageTopic]) -> list[ImageTopic]:
 
 def _partner(left: ImageTopic, cameras: Sequence[ImageTopic]) -> ImageTopic | None:
     """The right camera of a pair, whose name differs from the left one's in nothing but the side."""
-    names = {left.name.replace(a, b) for a, b in _PAIRS if a in left.name}
-    return next((camera for camera in cameras if camera.name in names), None)
+    name = right_name_of(left.name, [camera.name for camera in cameras])
+    return next((camera for camera in cameras if camera.name == name), None)
 
 
 def _find(name: str, streams: Sequence[ImageTopic], cameras: Sequence[ImageTopic], option: str) -> ImageTopic:

@@ -59,6 +59,18 @@ def dense_rules(config: MatcherConfig) -> DenseRules:
     )
 
 
+def follow_config(matcher: Matcher, config: MatcherConfig) -> None:
+    """Let a matcher of ``create_matcher`` take the parameters of its rules from the next pair on.
+
+    Raises:
+        MatcherError: the confidence thresholds do not fit the network; nothing changes.
+    """
+    if isinstance(matcher, LightGlue):
+        matcher.follow(lightglue_rules(config))
+    elif isinstance(matcher, MutualNearest):
+        matcher.follow(config)
+
+
 def _lightglue(extractor: Extractor, config: MatcherConfig) -> LightGlue:
     folder = Path(config.graphs) if config.graphs else shipped_graphs(f"lightglue_{extractor.name}")
     graphs = open_lightglue(folder, num_threads=config.num_threads)

@@ -50,11 +50,19 @@ class LightGlue:
         """
         self._extractor = extractor
         self._graphs = graphs
-        self._rules = LightGlueRules() if rules is None else rules
-        own = graphs.confidence_thresholds or paper_thresholds(graphs.config.layers)
-        self._thresholds = self._rules.thresholds or own
-        require_fitting_thresholds(self._thresholds, graphs.config.layers)
+        self.follow(LightGlueRules() if rules is None else rules)
         self._stage_pace, self._head_pace = Pace(), Pace()
+
+    def follow(self, rules: LightGlueRules) -> None:
+        """Take other rules from the next pair on.
+
+        Raises:
+            MatcherError: the number of thresholds is not that of the layers; the rules stay as they were.
+        """
+        layers = self._graphs.config.layers
+        thresholds = rules.thresholds or self._graphs.confidence_thresholds or paper_thresholds(layers)
+        require_fitting_thresholds(thresholds, layers)
+        self._rules, self._thresholds = rules, thresholds
 
     @property
     def name(self) -> str:

@@ -30,6 +30,10 @@ class MutualNearest:
 
     def __init__(self, extractor: Extractor, config: MatcherConfig) -> None:
         self._extractor = extractor
+        self.follow(config)
+
+    def follow(self, config: MatcherConfig) -> None:
+        """Take another ratio from the next pair on."""
         self._max_ratio = config.max_ratio
 
     @property

@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from feature_matcher_ros.errors import ImageError
+from feature_matcher_ros.evaluation.bag_topics import IMAGE
 from feature_matcher_ros.node_config import NodeConfig
 from feature_matcher_ros.ros.frame_ledger import DropReason, FrameLedger
 from feature_matcher_ros.ros.graph import LATCHED, RELIABLE, SENSOR_DATA, Graph, QosProfile, Subscription
-from feature_matcher_ros.ros.input_topics import InputTopic, image_topics, input_topics, second_role
+from feature_matcher_ros.ros.input_topics import InputTopic, below, image_topics, input_topics, second_role
 from feature_matcher_ros.ros.latest_slot import LatestSlot, Mailbox, PatientQueue
 from feature_matcher_ros.ros.live_rig import LiveRig, Role
 from feature_matcher_ros.ros.messages import stamp_ns_of
@@ -34,6 +36,7 @@ class CameraInput:
 
     def __init__(self, graph: Graph, config: NodeConfig, namespace: str, changed: threading.Condition) -> None:
         self._graph, self._config, self._changed = graph, config, changed
+        self._namespace = namespace
         self.second = second_role(config)
         self.wanted = input_topics(config, namespace, graph.resolve)
         self.rig = LiveRig(self.second, image_topics(config, namespace, graph.resolve), config.calibration)
@@ -42,7 +45,7 @@ class CameraInput:
         self.num_errors = 0  # exceptions in callbacks
         self._subscriptions: dict[InputTopic, Subscription] = {}
         self._received: Counter[InputTopic] = Counter()
-        self._transforms: Subscription | None = None
+        self._beside: list[Subscription] = []  # to what is no stream of a frame: /tf_static, the mask
         self._order = (
             threading.Condition()
         )  # held while a message is paired and posted, which keeps the stream in order
@@ -58,9 +61,11 @@ class CameraInput:
         skew_ms = self._config.stereo_max_skew_ms if self.second is Role.RIGHT else self._config.depth_max_skew_ms
         if self.second is not None:
             self._synchronizer = Synchronizer(round(skew_ms * 1e6), is_prompt=not self._config.process_every_frame)
-            self._transforms = self._graph.subscribe(
-                "/tf_static", "tf2_msgs/msg/TFMessage", LATCHED, self.rig.hear_transforms, lambda _: None
-            )
+            self._listen_to("/tf_static", "tf2_msgs/msg/TFMessage", LATCHED, self.rig.hear_transforms)
+        if self._config.mask_topic:
+            topic = below(self._namespace, self._config.mask_topic)
+            for qos in (LATCHED, SENSOR_DATA):  # the first hears what was latched, the second who latches nothing
+                self._listen_to(topic, IMAGE, qos, self._on_mask)
         for wanted in self.wanted:
             self._subscriptions[wanted] = self._subscribe(wanted, self._qos(wanted))
 
@@ -70,11 +75,9 @@ class CameraInput:
         waiting = self._mailbox.close()  # first, so that no callback waits for room
         with self._order:
             self._order.notify_all()
-        for subscription in self._subscriptions.values():
+        for subscription in (*self._subscriptions.values(), *self._beside):
             subscription.close()
-        if self._transforms is not None:
-            self._transforms.close()
-        self._subscriptions, self._transforms = {}, None
+        self._subscriptions, self._beside = {}, []
         with self._order:
             if self._synchronizer is not None:
                 waiting += len(list(self._synchronizer.finish()))
@@ -105,6 +108,15 @@ class CameraInput:
                 if qos != subscription.qos:
                     subscription.close()
                     self._subscriptions[wanted] = self._subscribe(wanted, qos)
+
+    def _listen_to(self, topic: str, type_name: str, qos: QosProfile, on_message: Callable[[Any], None]) -> None:
+        self._beside.append(self._graph.subscribe(topic, type_name, qos, on_message, lambda _: None))
+
+    def _on_mask(self, message: Any) -> None:
+        try:
+            self.rig.hear_mask(message)
+        except ImageError as error:
+            _LOG.warning("the mask is not used: %s", error)
 
     def _subscribe(self, wanted: InputTopic, qos: QosProfile) -> Subscription:
         handlers = {Role.IMAGE: self._on_image, Role.RIGHT: self._on_second, Role.DEPTH: self._on_second}

@@ -13,11 +13,13 @@ from cyclonedds.builtin import BuiltinDataReader, BuiltinTopicDcpsPublication
 from cyclonedds.core import InstanceState, Policy
 from cyclonedds.domain import Domain, DomainParticipant
 
+from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.evaluation.bag_transforms import TransformTree
 from feature_matcher_ros.evaluation.rosbags_messages import RosbagsMessages
 from feature_matcher_ros.ros.dds_endpoints import DdsPublisher, DdsSubscription
 from feature_matcher_ros.ros.dds_types import DdsTypes, ros_type_name
-from feature_matcher_ros.ros.graph import Endpoint, QosProfile
+from feature_matcher_ros.ros.graph import LATCHED, Endpoint, QosProfile
 from feature_matcher_ros.ros.names import NodeName
 from feature_matcher_ros.ros.simulated_clock import SimulatedClock
 
@@ -54,6 +56,7 @@ class DdsGraph:
         self._domain, self._participant = _join(_domain_id())
         self._known = BuiltinDataReader(self._participant, BuiltinTopicDcpsPublication)
         self._lock = threading.Lock()
+        self._tree, self._is_tree_heard = TransformTree(), False
         self._subscriptions: list[DdsSubscription] = []
         self._publishers: list[DdsPublisher] = []
         entities = QosProfile(is_reliable=True, depth=1, is_latched=True)
@@ -95,6 +98,15 @@ class DdsGraph:
         self._announce()
         return publisher
 
+    def transform(self, target: str, source: str, stamp_ns: int) -> Float | None:
+        """Of frames that stand still to each other: what moves, on ``/tf``, is not followed here."""
+        with self._lock:
+            is_first, self._is_tree_heard = not self._is_tree_heard, True
+        if is_first:
+            self.subscribe("/tf_static", "tf2_msgs/msg/TFMessage", LATCHED, self._hear_tree, lambda _: None)
+        with self._lock:
+            return self._tree.fixed_transform(target, source)
+
     def publishers(self) -> Sequence[Endpoint]:
         own = self._participant.get_guid()
         found = []
@@ -125,6 +137,10 @@ class DdsGraph:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _hear_tree(self, message: Any) -> None:
+        with self._lock:
+            self._tree.add(message.transforms)
 
     def _announce(self) -> None:
         """Tell ROS which endpoints are this node's, so that its tools list it by name."""

@@ -29,7 +29,8 @@ class FrameBuilder:
         self._rig, self._second = rig, second
         self._decode_image = decode_image if config.image_transport == "raw" else decode_compressed_image
         self._decode_depth = decode_depth if config.depth_transport == "raw" else decode_compressed_depth
-        self._mask = read_mask(Path(config.mask)) if config.mask else None
+        if config.mask:
+            rig.mask = read_mask(Path(config.mask))
 
     def build(self, bundle: Bundle) -> Frame:
         """Make the frame of an image and its partner.
@@ -40,9 +41,10 @@ class FrameBuilder:
         """
         frame_id = bundle.image.header.frame_id
         image = self._decode_image(bundle.image)
-        if self._mask is not None and self._mask.shape != image.shape[:2]:
-            size, other = image.shape[1::-1], self._mask.shape[::-1]
-            raise ImageError(f"an image has {size[0]}x{size[1]} pixels but node.mask {other[0]}x{other[1]}: change it.")
+        mask = self._rig.mask
+        if mask is not None and mask.shape != image.shape[:2]:
+            size, other = image.shape[1::-1], mask.shape[::-1]
+            raise ImageError(f"an image has {size[0]}x{size[1]} pixels but its mask {other[0]}x{other[1]}: change it.")
         stereo, depth = None, None
         if self._second is None:
             cameras = self._rig.cameras(frame_id, "", (0, 0))
@@ -52,7 +54,7 @@ class FrameBuilder:
             stereo = self._stereo(bundle.second, cameras)
         elif self._second is Role.DEPTH:
             depth = self._depth(bundle.second, cameras)
-        return Frame(bundle.stamp_ns, image, cameras.camera, frame_id or "camera", stereo, depth, self._mask)
+        return Frame(bundle.stamp_ns, image, cameras.camera, frame_id or "camera", stereo, depth, mask)
 
     def _stereo(self, message: Any, cameras: LiveCameras) -> StereoView:
         assert cameras.second is not None and cameras.second_pose is not None

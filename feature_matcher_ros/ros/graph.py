@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.ros.messages import MessageFactory
 
 
@@ -110,6 +111,9 @@ class Graph(Protocol):
         """
 
     def advertise(self, topic: str, type_name: str, qos: QosProfile) -> Publisher: ...
+
+    def transform(self, target: str, source: str, stamp_ns: int) -> Float | None:
+        """``target_from_source`` (4, 4) of two frames of tf; None where nothing connects them, as far as is known."""
 
     def publishers(self) -> Sequence[Endpoint]:
         """All publishers of other nodes that are known by now."""

@@ -40,7 +40,8 @@ class LiveCamera:
         self.outputs = Outputs(graph, config, namespace)
         self.statistics = FrameStatistics()
         self.has_other_clock = False  # whether stamps and the node's clock do not belong together
-        self._graph, self._config, self._front_end = graph, config, front_end
+        self.front_end = front_end
+        self._graph, self._config = graph, config
         self._builder = FrameBuilder(config, self.input.rig, self.input.second)
         self._size: tuple[int, ...] | None = None
         self._is_reset_due = False
@@ -59,7 +60,7 @@ class LiveCamera:
                 return
             frame = self._builder.build(bundle)
             self._reset_if_due(frame)
-            result = self._front_end.process(frame)
+            result = self.front_end.process(frame)
             self.outputs.publish(frame, result)
         except FeatureMatcherError as error:
             ledger.drop(_reason_of(error))
@@ -97,7 +98,7 @@ class LiveCamera:
     def _reset_if_due(self, frame: Frame) -> None:
         """Begin anew when asked to, or when images of another size come: they cannot be followed by flow."""
         if self._is_reset_due or self._size not in (None, frame.image.shape):
-            self._front_end.reset()
+            self.front_end.reset()
         self._is_reset_due, self._size = False, frame.image.shape
 
     def _remember(self, bundle: Bundle, result: FrontEndResult) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from feature_matcher_ros.datatypes import Camera, Float
+from feature_matcher_ros.datatypes import Camera, Float, Image
 from feature_matcher_ros.errors import CalibrationError
 from feature_matcher_ros.evaluation.bag_topics import IMAGE, ImageTopic, is_called_registered
 from feature_matcher_ros.evaluation.bag_transforms import TransformTree, clean_frame_id
 from feature_matcher_ros.evaluation.calibration import Calibration, load_calibration, scale_camera
 from feature_matcher_ros.ros.camera_info import camera_from_info, is_rectified, right_from_left
 from feature_matcher_ros.ros.depth_decoder import MILLIMETRES
+from feature_matcher_ros.ros.image_decoder import decode_image
 
 _COMPARED = ("height", "width", "distortion_model", "binning_x", "binning_y")
 _REGION = ("x_offset", "y_offset", "height", "width")
@@ -59,6 +60,7 @@ class LiveRig:
         self._fixed = TransformTree()
         self._made: dict[tuple[str, str, tuple[int, int]], LiveCameras] = {}
         self.num_changes = 0
+        self.mask: Image | None = None  # (H, W), the newest one
 
     @property
     def wanted_infos(self) -> tuple[Role, ...]:
@@ -90,6 +92,15 @@ class LiveRig:
         with self._lock:
             self._fixed.add(message.transforms)
             self._made.clear()
+
+    def hear_mask(self, message: Any) -> None:
+        """Take in an image that is black where no points are to be sought.
+
+        Raises:
+            ImageError: it cannot be decoded.
+        """
+        image = decode_image(message)
+        self.mask = image if image.ndim == 2 else np.max(image, axis=2)
 
     def cameras(self, frame_id: str, second_frame_id: str, second_size: tuple[int, int]) -> LiveCameras:
         """The cameras of messages with these frames; ``second_size`` is (width, height) of the second image.

@@ -35,20 +35,34 @@ class CameraDiagnostics:
     """Follows one camera from one report to the next."""
 
     def __init__(self, camera: LiveCamera, matcher_name: str) -> None:
-        self._camera, self._matcher_name = camera, matcher_name
+        self.camera, self._matcher_name = camera, matcher_name
         self._input_rate = RateMeter()
         self._bad_drops = 0
 
     def status(self, graph: Graph) -> Any:
         """One ``DiagnosticStatus``."""
-        camera, make = self._camera, graph.make
+        camera, make = self.camera, graph.make
         counts, summary = camera.input.ledger.counts(), camera.statistics.summary()
         bad_drops = sum(count for reason, count in counts.dropped.items() if reason not in _BY_DESIGN)
         verdict = judge(summary, new_drops=bad_drops - self._bad_drops, is_paused=graph.is_time_paused())
         self._bad_drops = bad_drops
-        values = {
-            "state": verdict.state,
-            "input_rate_hz": f"{self._input_rate.rate_hz(counts.received):.1f}",
+        rate_hz = self._input_rate.rate_hz(counts.received)
+        values = {"state": verdict.state, "input_rate_hz": f"{rate_hz:.1f}", **self.values(graph)}
+        name = f"{graph.node_name.lstrip('/')}: {camera.namespace or 'camera'}"
+        return make(
+            "diagnostic_msgs/msg/DiagnosticStatus",
+            level=verdict.level,
+            name=name,
+            message=str(verdict),
+            hardware_id=camera.namespace,
+            values=[make("diagnostic_msgs/msg/KeyValue", key=key, value=value) for key, value in values.items()],
+        )
+
+    def values(self, graph: Graph) -> dict[str, str]:
+        """What is known of the camera, by name."""
+        camera = self.camera
+        counts, summary = camera.input.ledger.counts(), camera.statistics.summary()
+        return {
             **_summary_values(summary),
             **_count_values(counts),
             "lost_by_middleware": str(camera.input.num_lost()),
@@ -60,15 +74,6 @@ class CameraDiagnostics:
             "time_paused": str(graph.is_time_paused()).lower(),
             "matcher": self._matcher_name,
         }
-        name = f"{graph.node_name.lstrip('/')}: {camera.namespace or 'camera'}"
-        return make(
-            "diagnostic_msgs/msg/DiagnosticStatus",
-            level=verdict.level,
-            name=name,
-            message=str(verdict),
-            hardware_id=camera.namespace,
-            values=[make("diagnostic_msgs/msg/KeyValue", key=key, value=value) for key, value in values.items()],
-        )
 
 
 def diagnostics_array(graph: Graph, cameras: Sequence[CameraDiagnostics]) -> Any:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from feature_matcher_ros.datatypes import Float, Frame, FrontEndResult, Image
 from feature_matcher_ros.drawing import draw_matches
 from feature_matcher_ros.node_config import NodeConfig
+from feature_matcher_ros.ros.base_frame import BaseFrame, Placed
 from feature_matcher_ros.ros.conversions import (
     compressed_image_message,
     image_message,
@@ -37,6 +40,7 @@ from feature_matcher_ros.ros.topics import (
 )
 from feature_matcher_ros.ros.vins_features import VinsFeatures
 
+_OF_THE_BASE = {ODOMETRY, TF}
 _MAX_PATH = 10_000  # poses; a path that is longer loses its beginning
 _KEPT_KEYFRAMES = 10  # images, as many as a lost camera may return to
 
@@ -64,6 +68,7 @@ class Outputs:
             )
             for topic in topics
         }
+        self._base = BaseFrame(graph, config.base_frame_id) if config.base_frame_id else None
         self._path: list[tuple[int, Float]] = []
         self._segment: int | None = None
         self._pictures: dict[int, Image] = {}
@@ -73,11 +78,13 @@ class Outputs:
     def publish(self, frame: Frame, result: FrontEndResult) -> None:
         """Publish all that somebody listens to."""
         heard = {topic for topic, publisher in self._publishers.items() if publisher.has_subscribers()}
-        self._follow_path(result)
-        wanted = heard | ({DIAGNOSTICS} if STATUS in heard else set())  # what replay calls diagnostics
-        for topic, message in messages_of(self._make, result, frame.camera, self._options, wanted):
-            self._send(STATUS if topic is DIAGNOSTICS else topic, message)
-        for topic, exists, make in self._of_several(frame, result, heard):
+        placed = self._place(result)
+        if placed is not None:
+            self._follow_path(placed.result)
+            self._publish_single(frame, placed.result, heard & _OF_THE_BASE)
+        wanted = (heard - _OF_THE_BASE) | ({DIAGNOSTICS} if STATUS in heard else set())
+        self._publish_single(frame, result, wanted)
+        for topic, exists, make in self._of_several(frame, result, placed, heard):
             if exists and topic in heard:
                 self._send(topic, make())
         self._publish_pictures(frame, result, heard)
@@ -87,25 +94,38 @@ class Outputs:
         for publisher in self._publishers.values():
             publisher.close()
 
+    def _place(self, result: FrontEndResult) -> Placed | None:
+        """Where the odometry is; None where it is not known."""
+        if not has_place(result, self._options):
+            return None
+        return Placed(result, np.eye(4)) if self._base is None else self._base.place(result)
+
+    def _publish_single(self, frame: Frame, result: FrontEndResult, wanted: set[Topic]) -> None:
+        """The messages that depend on one frame alone; what replay calls diagnostics is the status here."""
+        for topic, message in messages_of(self._make, result, frame.camera, self._options, wanted):
+            self._send(STATUS if topic is DIAGNOSTICS else topic, message)
+
     def _of_several(
-        self, frame: Frame, result: FrontEndResult, heard: set[Topic]
+        self, frame: Frame, result: FrontEndResult, placed: Placed | None, heard: set[Topic]
     ) -> list[tuple[Topic, bool, Callable[[], Any]]]:
         """The messages that depend on more than one frame."""
         make, odom, stamp_ns = self._make, self._options.odom_frame_id, result.stamp_ns
-        placed = has_place(result, self._options)
         keyframes = [pose for _, pose in self._path] if MARKERS in heard else []
+
+        def markers() -> Any:
+            assert placed is not None
+            odom_from_camera = odom_from_cam(placed.result) @ placed.base_from_cam
+            return marker_message(make, stamp_ns, odom, odom_from_camera, frame.camera, keyframes)
+
+        has_path = placed is not None and result.is_keyframe
         return [
-            (PATH, placed and result.is_keyframe, lambda: path_message(make, self._path, stamp_ns, odom)),
-            (
-                MARKERS,
-                placed,
-                lambda: marker_message(make, stamp_ns, odom, odom_from_cam(result), frame.camera, keyframes),
-            ),
+            (PATH, has_path, lambda: path_message(make, self._path, stamp_ns, odom)),
+            (MARKERS, placed is not None, markers),
             (VINS_FEATURES, result.matches is not None, lambda: self._vins.message(make, result, frame.camera)),
         ]
 
     def _follow_path(self, result: FrontEndResult) -> None:
-        if not has_place(result, self._options) or not result.is_keyframe:
+        if not result.is_keyframe:
             return
         assert result.odometry is not None
         if result.odometry.segment != self._segment:

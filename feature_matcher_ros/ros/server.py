@@ -10,14 +10,21 @@ import logging
 import re
 import threading
 import time
+from typing import Any
 
+import cv2
+import numpy as np
+
+from feature_matcher_ros.config import iterate_parameters
 from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.front_end import FrontEnd
-from feature_matcher_ros.matchers import create_matcher
+from feature_matcher_ros.matchers import create_matcher, follow_config
+from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.node_config import LiveConfig
 from feature_matcher_ros.ros.graph import RELIABLE, Graph, Publisher
 from feature_matcher_ros.ros.live_camera import LiveCamera
 from feature_matcher_ros.ros.node_diagnostics import CameraDiagnostics, diagnostics_array
+from feature_matcher_ros.ros.run_time_parameters import fixed_changes
 from feature_matcher_ros.ros.startup_check import explain_silence
 from feature_matcher_ros.ros.synchronizer import Bundle
 from feature_matcher_ros.ros.topics import DIAGNOSTICS
@@ -35,6 +42,7 @@ class Server:
         self._changed = threading.Condition()  # images or calibration came, or the node stops
         self._cameras: list[LiveCamera] = []
         self._watched: list[CameraDiagnostics] = []
+        self._matcher: Matcher | None = None
         self._diagnostics: Publisher | None = None
         self._worker: threading.Thread | None = None
         self._watcher: threading.Thread | None = None
@@ -51,7 +59,8 @@ class Server:
             FeatureMatcherError: a parameter, the calibration, the mask or a network cannot be used.
         """
         node = self._config.node
-        matcher = create_matcher(self._config)
+        self._matcher = matcher = create_matcher(self._config)
+        _warm_up(matcher)
         if node.mount_rotation_deg:
             matcher = TurnedMatcher(matcher, node.mount_rotation_deg)
         for namespace in camera_namespaces(node.namespaces):
@@ -92,7 +101,29 @@ class Server:
             camera.outputs.close()
         if self._diagnostics is not None:
             self._diagnostics.close()
-        self._cameras, self._watched, self._diagnostics = [], [], None
+        self._cameras, self._watched, self._diagnostics, self._matcher = [], [], None, None
+
+    def follow(self, config: LiveConfig) -> None:
+        """Take other parameters while frames are processed, those that ``run_time_parameters`` calls safe.
+
+        Raises:
+            ConfigError: others differ as well; nothing changes.
+            MatcherError: the parameters do not fit the network; nothing changes.
+        """
+        fixed = fixed_changes(self._config, config)
+        if fixed:
+            raise ConfigError(f"{', '.join(fixed)} cannot change while the node is configured: clean it up before.")
+        if self._matcher is not None:
+            follow_config(self._matcher, config.matcher)
+        for camera in self._cameras:
+            camera.front_end.follow(config)
+        self._config = config
+
+    def report(self) -> dict[str, Any]:
+        """What the node has to say about itself, in plain types: its parameters, and the state of every camera."""
+        cameras = {camera.camera.namespace or "camera": camera.values(self._graph) for camera in self._watched}
+        parameters = {entry.path: entry.default for entry in iterate_parameters(self._config)}
+        return {"node": self._graph.node_name, "cameras": cameras, "parameters": parameters}
 
     def reset(self) -> None:
         """Forget keyframes and tracks of all cameras before their next frames."""
@@ -141,6 +172,13 @@ class Server:
         sentences = explain_silence(camera.input, self._graph.publishers())
         for sentence in sentences or ["no image has come for some time: look after the camera."]:
             _LOG.warning("%s%s", f"{camera.namespace}: " if camera.namespace else "", sentence)
+
+
+def _warm_up(matcher: Matcher) -> None:
+    """Match an image with itself: a network takes longer the first time, and says now if it cannot be run at all."""
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640), np.uint8)
+    features = matcher.extract(np.asarray(cv2.GaussianBlur(noise, (0, 0), 2.0), np.uint8))
+    matcher.match(features, features)
 
 
 def _join(thread: threading.Thread | None, deadline_s: float) -> None:

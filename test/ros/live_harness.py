@@ -1,5 +1,7 @@
 """What the live tests share: a node in a process of its own, a camera, and a consumer."""
 
+import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -9,15 +11,20 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import TracebackType, new_class
 from typing import Any
 
 import numpy as np
+import pytest
+from cyclonedds.idl import IdlStruct
 
 from feature_matcher_ros.datatypes import Camera, Frame
+from feature_matcher_ros.ros.dds_endpoints import DdsPublisher
 from feature_matcher_ros.ros.dds_graph import DdsGraph
-from feature_matcher_ros.ros.graph import QosProfile
+from feature_matcher_ros.ros.dds_types import DdsTypes, dds_type_name
+from feature_matcher_ros.ros.graph import RELIABLE, QosProfile
 from feature_matcher_ros.ros.messages import MessageFactory, make_header
 from feature_matcher_ros.ros.names import NodeName
 from feature_matcher_ros.ros.topics import DIAGNOSTICS, Topic
@@ -26,6 +33,14 @@ from feature_matcher_ros.ros.topics import DIAGNOSTICS, Topic
 FAST = {"extractor.name": "orb", "extractor.max_keypoints": 400, "keyframes.match_every_frame": True}
 KEEP_ALL = QosProfile(is_reliable=True, depth=0)
 PATIENCE_S = 40.0
+# Both adapters of the graph, where a test is the same for either.
+HAS_RCLPY = importlib.util.find_spec("rclpy") is not None
+RCLPY = pytest.param(
+    "rclpy", marks=[pytest.mark.ros, pytest.mark.skipif(not HAS_RCLPY, reason="needs a sourced ROS 2 environment")]
+)
+ADAPTERS = ("dds", RCLPY)
+# What ``ros2 run feature_matcher_ros front_end_node`` runs, without a workspace that was built.
+RCLPY_NODE = [sys.executable, "-u", "-c", "from feature_matcher_ros.cli_live import front_end_node; front_end_node()"]
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATIENCE_S) -> None:
@@ -36,14 +51,17 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = PATI
 
 
 class LiveNode:
-    """``feature-matcher live`` in a process of its own."""
+    """The node in a process of its own: ``feature-matcher live``, or the one of rclpy."""
 
-    def __init__(self, *ros_arguments: str, **settings: object) -> None:
-        command = [sys.executable, "-u", "-m", "feature_matcher_ros.cli", "live"]
-        for name, value in settings.items():
-            command += ["--set", f"{name.replace('__', '.')}={value}"]
-        if ros_arguments:
-            command += ["--ros-args", *ros_arguments]
+    def __init__(self, *ros_arguments: str, adapter: str = "dds", **settings: object) -> None:
+        values = {name.replace("__", "."): value for name, value in settings.items()}
+        if adapter == "dds":
+            command = [sys.executable, "-u", "-m", "feature_matcher_ros.cli", "live"]
+            command += [text for name, value in values.items() for text in ("--set", f"{name}={value}")]
+            command += ["--ros-args", *ros_arguments] if ros_arguments else []
+        else:
+            command = [*RCLPY_NODE, "--ros-args", *ros_arguments]
+            command += [text for name, value in values.items() for text in ("-p", f"{name}:={_yaml(value)}")]
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed on leaving
         self.process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT, env={**os.environ})
 
@@ -69,8 +87,12 @@ class LiveNode:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+            self.process.send_signal(signal.SIGINT)  # who is killed stays in the graph for a while
+            try:
+                self.process.wait(PATIENCE_S / 4)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
         if kind is not None:
             sys.stderr.write(self.log)
         self._log.close()
@@ -94,6 +116,9 @@ class Consumer:
 
     def wait_for_node(self) -> None:
         wait_until(lambda: all(s.num_publishers() for s in self._subscriptions.values()), "the node's topics")
+
+    def has_node(self) -> bool:
+        return any(s.num_publishers() for s in self._subscriptions.values())
 
     def wait_for(self, topic: Topic, count: int, timeout_s: float = PATIENCE_S) -> None:
         wait_until(lambda: len(self.messages[topic]) >= count, f"{count} messages on {topic.name}", timeout_s)
@@ -139,6 +164,9 @@ class LiveCamera:
     def has_listeners(self) -> bool:
         return self._images.has_subscribers() or self._infos.has_subscribers()
 
+    def num_listeners(self) -> int:
+        return int(self._images.writer.get_publication_matched_status().current_count)
+
     def send(self, frame: Frame, stamp_ns: int | None = None, **changes: Any) -> None:
         self.send_info(frame.camera)
         self.send_image(frame, stamp_ns, **changes)
@@ -167,6 +195,20 @@ class LiveCamera:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def liar(graph: DdsGraph, topic: str, type_name: str) -> DdsPublisher:
+    """A publisher that announces a type and may send the bytes of a string, which Cyclone DDS then lets pass."""
+    body = {"__annotations__": {"data": str}, "__module__": __name__}
+    described = DdsTypes(graph.make.typestore)
+    keywords = {"typename": dds_type_name(type_name)}
+    described._made[type_name] = dataclass(new_class("Liar_", (IdlStruct,), keywords, lambda names: names.update(body)))
+    return DdsPublisher(graph._participant, graph.make, described, topic, type_name, RELIABLE)
+
+
+def _yaml(value: object) -> str:
+    """A value as ROS reads it on the command line; text in quotes, that it stays text."""
+    return json.dumps(value) if isinstance(value, (bool, int, float)) else f"'{value}'"
 
 
 def info_message(make: MessageFactory, camera: Camera) -> Any:

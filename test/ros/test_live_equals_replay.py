@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 
-from live_harness import FAST, Consumer, LiveNode, remap, settings
+from live_harness import ADAPTERS, FAST, Consumer, LiveNode, remap, settings
 
 from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.evaluation.bag_file import BagFile
@@ -61,8 +61,11 @@ def last_of_each_segment(paths: list[Any]) -> Iterator[bytes]:
             yield b"".join(cdr(pose, Topic("", "geometry_msgs/msg/PoseStamped")) for pose in path.poses)
 
 
+@pytest.mark.parametrize("adapter", ADAPTERS)
 @pytest.mark.parametrize("modality", ["stereo", "rgbd"])
-def test_the_node_says_what_replay_says(modality: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_the_node_says_what_replay_says(
+    modality: str, adapter: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     bag: Path = request.getfixturevalue(f"{modality}_bag")
     expected = replayed(bag, tmp_path / "run")
     count = len(expected[DIAGNOSTICS])
@@ -81,7 +84,7 @@ def test_the_node_says_what_replay_says(modality: str, request: pytest.FixtureRe
         node__publish_tf=True,
         keyframes__min_parallax_px=SEVERAL_KEYFRAMES["keyframes.min_parallax_px"],
     )
-    node = LiveNode(*remap(image=image, **partner[modality]), **lossless)
+    node = LiveNode(*remap(image=image, **partner[modality]), adapter=adapter, **lossless)
     with node, Consumer([*EXACT, PATH, STATUS, TF, DIAGNOSTICS]) as consumer:
         consumer.wait_for_node()
         camera = subprocess.Popen([sys.executable, str(PLAYER), str(bag), "keep_all=1"])

@@ -12,16 +12,17 @@ pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 
 import time
 
-from live_harness import KEEP_ALL, Consumer, LiveCamera, LiveNode, settings, wait_until
+from live_harness import ADAPTERS, KEEP_ALL, Consumer, LiveCamera, LiveNode, remap, settings, wait_until
 
 from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import Frame, TrackingState
 from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.node_config import NodeConfig, live_config
 from feature_matcher_ros.ros import outputs, topics
+from feature_matcher_ros.ros.conversions import image_message
 from feature_matcher_ros.ros.correspondences import correspondences_from_cloud
 from feature_matcher_ros.ros.dds_graph import DdsGraph
-from feature_matcher_ros.ros.graph import SENSOR_DATA
+from feature_matcher_ros.ros.graph import LATCHED, SENSOR_DATA, QosProfile
 from feature_matcher_ros.ros.image_decoder import decode_compressed_image, decode_image
 from feature_matcher_ros.ros.names import NodeName, RemappingRule
 from feature_matcher_ros.ros.server import Server
@@ -93,6 +94,35 @@ def test_two_cameras_turned_and_masked_show_all_they_have(frames: list[Frame], t
     expected = cv2.convertScaleAbs(frames[-1].image, alpha=0.75)[:100, 250:]  # a corner without points
     assert np.median(np.abs(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[:100, 574:].astype(int) - expected)) <= 2
     assert consumer.messages[front[MARKERS]][-1].markers[0].header.frame_id == "front/odom"
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("qos", [LATCHED, SENSOR_DATA], ids=["latched", "volatile"])
+def test_a_mask_comes_over_a_topic(frames: list[Frame], adapter: str, qos: QosProfile) -> None:
+    mask = np.zeros((240, 320), np.uint8)
+    mask[:, :200] = 255
+    listening = remap(image="/camera/image")
+    node = LiveNode(
+        *listening,
+        adapter=adapter,
+        **settings(node__mask_topic="/mask", node__qos="reliable", node__max_frame_age_ms=0),
+    )
+    with node, LiveCamera() as camera, Consumer([CORRESPONDENCES, STATUS]) as consumer:
+        masks = camera.graph.advertise("/mask", "sensor_msgs/msg/Image", qos)
+        consumer.wait_for_node()
+        camera.wait_for_node()
+        wait_until(masks.has_subscribers, "a node that listens to masks")
+        for number in range(2):
+            camera.send(frames[number])
+            consumer.wait_for(STATUS, number + 1)
+        masks.publish(image_message(camera.make, 1, "camera", mask))
+        time.sleep(0.3)
+        for number in range(2, 5):
+            camera.send(frames[number])
+            consumer.wait_for(STATUS, number + 1)
+    before, *_, after = (correspondences_from_cloud(cloud).matches for cloud in consumer.messages[CORRESPONDENCES])
+    assert before.points1[:, 0].max() > 201.0 >= after.points1[:, 0].max()
+    assert len(after) > 30
 
 
 def test_nothing_is_computed_for_a_topic_without_subscribers(

@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 
-from live_harness import Consumer, LiveNode, remap, settings
+from live_harness import ADAPTERS, Consumer, LiveNode, remap, settings
 from loopback import NUM_FRAMES
 
 from feature_matcher_ros.ros.dds_graph import DdsGraph
@@ -84,9 +84,9 @@ class Load:
     num_messages: int
 
 
-@pytest.fixture(scope="module")
-def load(stereo_bag: Path) -> Load:
-    node = LiveNode(*remap(image=LEFT), **NODE)
+@pytest.fixture(scope="module", params=ADAPTERS)
+def load(request: pytest.FixtureRequest, stereo_bag: Path) -> Load:
+    node = LiveNode(*remap(image=LEFT), adapter=request.param, **NODE)
     with node, Consumer([STATUS, DIAGNOSTICS]) as consumer:
         consumer.wait_for_node()
         play(stereo_bag, rate_hz=2, frames=8)

@@ -1,0 +1,136 @@
+"""Publishers and subscriptions of a node of rclpy."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
+from rosidl_runtime_py.utilities import get_message
+
+from feature_matcher_ros.errors import SourceError
+from feature_matcher_ros.ros.graph import QosProfile
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
+
+_LOG = logging.getLogger(__name__)
+
+
+class RclpySubscription:
+    """Hands over the messages of one topic, one after the other.
+
+    They are taken as bytes and read here, so that bytes which are no message are known to have come on this topic.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        topic: str,
+        type_name: str,
+        qos: QosProfile,
+        on_message: Callable[[Any], None],
+        on_damaged: Callable[[Exception], None],
+    ) -> None:
+        self.topic, self.qos = node.resolve_topic_name(topic), qos
+        self._node, self._type = node, get_message(type_name)
+        self._type_name = type_name
+        self._on_message, self._on_damaged = on_message, on_damaged
+        self._running = threading.RLock()  # held by a callback; one that closes its own subscription may pass
+        self._is_open = True
+        self._num_lost = 0
+        self._subscription = self._subscribe(topic)
+
+    def num_publishers(self) -> int:
+        return self._node.count_publishers(self.topic) if self._is_open else 0
+
+    def num_lost(self) -> int:
+        return self._num_lost
+
+    def close(self) -> None:
+        self._is_open = False
+        self._node.destroy_subscription(self._subscription)
+        with self._running:
+            return
+
+    def _subscribe(self, topic: str) -> Any:
+        """Subscribe; not every middleware can tell how many messages it lost."""
+        group = MutuallyExclusiveCallbackGroup()
+        arguments: tuple[Any, ...] = (self._type, topic, self._receive, rclpy_qos(self.qos))
+        try:
+            events = SubscriptionEventCallbacks(message_lost=self._lose, use_default_callbacks=False)
+            return self._node.create_subscription(*arguments, callback_group=group, event_callbacks=events, raw=True)
+        except UnsupportedEventTypeError:
+            events = SubscriptionEventCallbacks(use_default_callbacks=False)
+            return self._node.create_subscription(*arguments, callback_group=group, event_callbacks=events, raw=True)
+
+    def _lose(self, status: Any) -> None:
+        self._num_lost = int(status.total_count)
+
+    def _receive(self, data: bytes) -> None:
+        with self._running:
+            if self._is_open:
+                self._hand_over(data)
+
+    def _hand_over(self, data: bytes) -> None:
+        try:
+            message = deserialize_message(data, self._type)
+        except Exception as error:  # the middleware stumbles over damaged bytes in many ways
+            self._on_damaged(SourceError(f"a message on {self.topic} is not a whole {self._type_name} ({error})."))
+            return
+        try:
+            self._on_message(message)
+        except Exception as error:  # the next message must be taken all the same
+            _LOG.exception("the callback of %s failed: %r", self.topic, error)
+
+
+class RclpyPublisher:
+    """Sends the messages of one topic; how long a slow subscriber may hold it up is the middleware's to say."""
+
+    def __init__(self, node: Node, topic: str, type_name: str, qos: QosProfile) -> None:
+        self.topic = node.resolve_topic_name(topic)
+        self._node = node
+        # Not a lifecycle publisher: the server publishes between ``activate`` and ``deactivate`` anyway, and one
+        # that is silently muted could not tell whether its message was sent.
+        self._publisher = node.create_publisher(get_message(type_name), topic, rclpy_qos(qos))
+
+    def has_subscribers(self) -> bool:
+        return bool(self._publisher.get_subscription_count())
+
+    def publish(self, message: Any) -> bool:
+        try:
+            self._publisher.publish(message)
+        except RuntimeError:  # of which rclpy's own errors are kinds; a slow subscriber left no room, say
+            return False
+        return True
+
+    def close(self) -> None:
+        self._node.destroy_publisher(self._publisher)
+
+
+def rclpy_qos(qos: QosProfile) -> QoSProfile:
+    """The policies of an endpoint."""
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_LAST if qos.depth else HistoryPolicy.KEEP_ALL,
+        depth=qos.depth,
+        reliability=ReliabilityPolicy.RELIABLE if qos.is_reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if qos.is_latched else DurabilityPolicy.VOLATILE,
+    )
+
+
+def offered_qos(qos: QoSProfile) -> QosProfile | None:
+    """What a publisher offers; None where the middleware does not tell."""
+    if qos.reliability not in (ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT):
+        return None
+    return QosProfile(
+        is_reliable=qos.reliability == ReliabilityPolicy.RELIABLE,
+        depth=0 if qos.history == HistoryPolicy.KEEP_ALL else qos.depth,
+        is_latched=qos.durability == DurabilityPolicy.TRANSIENT_LOCAL,
+    )

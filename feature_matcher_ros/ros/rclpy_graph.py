@@ -1,0 +1,88 @@
+"""A node of rclpy as the server sees it.
+
+``message_filters`` and ``cv_bridge`` are not used. Streams are paired and images decoded above the seam, by code
+that decides as replay does, works in any Python environment and is tested there; ``message_filters`` would call
+back while it holds a lock, and ``cv_bridge`` decodes to the same pixels (``test/ros/test_rclpy_decoding.py``).
+What only ROS knows stays ROS's: names and remapping, the clock, parameters, the lifecycle, and tf2.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rclpy.node import Node
+
+from feature_matcher_ros.datatypes import Float
+from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.ros.graph import Endpoint, QosProfile
+from feature_matcher_ros.ros.rclpy_endpoints import RclpyPublisher, RclpySubscription, offered_qos
+from feature_matcher_ros.ros.rclpy_messages import RclpyMessages
+from feature_matcher_ros.ros.rclpy_transforms import RclpyTransforms
+
+_PAUSE_S = 1.0  # without a tick for so long, simulated time stands still
+
+
+class RclpyGraph:
+    """The ``Graph`` of a node; whoever made the node spins it, in more than one thread."""
+
+    def __init__(self, node: Node) -> None:
+        self.make = RclpyMessages()
+        self._node = node
+        self._transforms: RclpyTransforms | None = None
+        self._lock = threading.Lock()
+        self._seen_ns, self._seen_s = -1, 0.0  # simulated time, and when it was first seen to be that
+
+    @property
+    def node_name(self) -> str:
+        return str(self._node.get_fully_qualified_name())
+
+    def resolve(self, topic: str) -> str:
+        try:
+            return str(self._node.resolve_topic_name(topic))
+        except (ValueError, RuntimeError) as error:  # of which rclpy's own errors are kinds
+            raise ConfigError(
+                f"'{topic}' is no name of a topic: write letters, digits, '_' and '/', maybe behind '~/'."
+            ) from error
+
+    def subscribe(
+        self,
+        topic: str,
+        type_name: str,
+        qos: QosProfile,
+        on_message: Callable[[Any], None],
+        on_damaged: Callable[[Exception], None],
+    ) -> RclpySubscription:
+        return RclpySubscription(self._node, topic, type_name, qos, on_message, on_damaged)
+
+    def advertise(self, topic: str, type_name: str, qos: QosProfile) -> RclpyPublisher:
+        return RclpyPublisher(self._node, topic, type_name, qos)
+
+    def transform(self, target: str, source: str, stamp_ns: int) -> Float | None:
+        if self._transforms is None:  # who asks for none does not pay for listening to all of tf
+            self._transforms = RclpyTransforms(self._node)
+        return self._transforms.transform(target, source, stamp_ns)
+
+    def publishers(self) -> Sequence[Endpoint]:
+        own = (self._node.get_name(), self._node.get_namespace())
+        return [
+            Endpoint(topic, info.topic_type, offered_qos(info.qos_profile))
+            for topic, _ in self._node.get_topic_names_and_types()
+            for info in self._node.get_publishers_info_by_topic(topic)
+            if (info.node_name, info.node_namespace) != own
+        ]
+
+    def now_ns(self) -> int:
+        return int(self._node.get_clock().now().nanoseconds)
+
+    def is_time_paused(self) -> bool:
+        """Tell whether simulated time stands still, seen from one call to the next."""
+        if not self._node.get_clock().ros_time_is_active:
+            return False
+        now_ns, now_s = self.now_ns(), time.monotonic()
+        with self._lock:
+            if now_ns != self._seen_ns:
+                self._seen_ns, self._seen_s = now_ns, now_s
+            return now_ns == 0 or now_s - self._seen_s >= _PAUSE_S

@@ -1,0 +1,124 @@
+"""A bag played to the front-end, with RViz; `ros2 launch feature_matcher_ros replay.launch.py -s` lists arguments."""
+
+from pathlib import Path
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    LogInfo,
+    OpaqueFunction,
+    RegisterEventHandler,
+    Shutdown,
+    TimerAction,
+)
+from launch.event_handlers import OnProcessExit
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+
+from feature_matcher_ros.errors import FeatureMatcherError
+from feature_matcher_ros.evaluation.bag import camera_topics
+from feature_matcher_ros.evaluation.sequences import Modality, Selection
+
+SHARE = Path(get_package_share_directory("feature_matcher_ros"))
+SENSORS = {"mono": Modality.MONO, "stereo": Modality.STEREO, "rgbd": Modality.RGBD, "auto": None}
+DELAY_S = 3.0  # that the node is given to load its networks before the bag begins
+LAST_FRAMES_S = 2.0  # that it is given when the bag has ended
+
+ARGUMENTS = [
+    DeclareLaunchArgument("bag", description="Folder or file of the ROS 2 bag."),
+    DeclareLaunchArgument(
+        "sensor",
+        default_value="auto",
+        choices=list(SENSORS),
+        description="What to take of the bag; auto takes the richest that it offers.",
+    ),
+    DeclareLaunchArgument("image", default_value="", description="Topic of the images, where the bag holds several."),
+    DeclareLaunchArgument("second", default_value="", description="Topic of the right images or of depth, likewise."),
+    DeclareLaunchArgument("rate", default_value="1.0", description="How many times as fast as recorded to play."),
+    DeclareLaunchArgument(
+        "loop", default_value="false", choices=["true", "false"], description="Begin again when the bag has ended."
+    ),
+    DeclareLaunchArgument(
+        "process_every_frame",
+        default_value="false",
+        choices=["true", "false"],
+        description="Process all images, however late, instead of the newest.",
+    ),
+    DeclareLaunchArgument(
+        "config", default_value=str(SHARE / "config" / "front_end.yaml"), description="YAML file of the parameters."
+    ),
+    DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
+    DeclareLaunchArgument(
+        "rviz",
+        default_value="true",
+        choices=["true", "false"],
+        description="Open RViz with what the node publishes; without it everything ends with the bag.",
+    ),
+    DeclareLaunchArgument(
+        "log_level",
+        default_value="info",
+        choices=["debug", "info", "warn", "error", "fatal"],
+        description="What the node logs.",
+    ),
+]
+PASSED_ON = ("process_every_frame", "config", "namespace", "rviz", "log_level")
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=start)])
+
+
+def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    given = {name: LaunchConfiguration(name).perform(context) for name in (entry.name for entry in ARGUMENTS)}
+    try:
+        topics = _topics(given)
+    except FeatureMatcherError as error:
+        return [
+            LogInfo(msg=f"{given['bag']} cannot be played: {error}"),
+            Shutdown(reason="the bag cannot be played"),
+        ]
+    arguments = {name: given[name] for name in PASSED_ON} | topics | {"use_sim_time": "true"}
+    player = _player(given)
+    actions: list[LaunchDescriptionEntity] = [
+        IncludeLaunchDescription(
+            PythonLaunchDescriptionSource(str(SHARE / "launch" / "front_end.launch.py")),
+            launch_arguments=list(arguments.items()),
+        ),
+        TimerAction(period=DELAY_S, actions=[player]),
+    ]
+    if given["rviz"] != "true":
+        end = TimerAction(period=LAST_FRAMES_S, actions=[Shutdown(reason="the bag has ended")])
+        actions.append(RegisterEventHandler(OnProcessExit(target_action=player, on_exit=[end])))
+    return actions
+
+
+def _topics(given: dict[str, str]) -> dict[str, str]:
+    """The launch arguments that name the topics of the bag's camera."""
+    sensor = SENSORS[given["sensor"]]
+    second = given["second"] or None
+    selection = Selection(
+        modality=sensor,
+        image_topic=given["image"] or None,
+        right_topic=second if sensor is Modality.STEREO else None,
+        depth_topic=second if sensor is Modality.RGBD else None,
+    )
+    chosen = camera_topics(Path(given["bag"]), selection)
+    partner = chosen.right or chosen.depth
+    transports = [
+        "raw" if topic is None or topic.topic == topic.name else "compressed" for topic in (chosen.image, chosen.depth)
+    ]
+    return {
+        "sensor": chosen.modality.value.lower(),
+        "image": chosen.image.name,
+        "second": "auto" if partner is None else partner.name,
+        "transport": transports[0],
+        "depth_transport": transports[1],
+    }
+
+
+def _player(given: dict[str, str]) -> ExecuteProcess:
+    command = ["ros2", "bag", "play", given["bag"], "--clock", "200", "--rate", given["rate"]]
+    return ExecuteProcess(cmd=[*command, *(["--loop"] if given["loop"] == "true" else [])], output="screen")

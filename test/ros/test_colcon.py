@@ -1,0 +1,145 @@
+"""The package as colcon builds it: what `ros2 run`, `ros2 launch` and the node itself look for is where they look.
+
+colcon is on the Python package index; only the tests that start something need ROS.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("colcon_ros", reason="needs colcon")
+pytest.importorskip("colcon_python_setup_py", reason="needs colcon")
+pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
+
+from live_harness import HAS_RCLPY, PATIENCE_S, Consumer, LiveCamera, wait_until
+
+from feature_matcher_ros.datatypes import Frame
+from feature_matcher_ros.ros.topics import CORRESPONDENCES, STATUS, Topic
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "feature_matcher_ros"
+TOPICS = (STATUS, CORRESPONDENCES)
+NEEDS_RCLPY = pytest.mark.skipif(not HAS_RCLPY, reason="needs a sourced ROS 2 environment")
+
+
+@pytest.fixture(scope="module")
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The installed package, built from a copy, for building leaves things in the source."""
+    workspace = tmp_path_factory.mktemp("workspace")
+    kept = ("package.xml", "setup.py", "setup.cfg", "resource", "config", "launch", "engines", PACKAGE)
+    source = workspace / "src" / PACKAGE
+    source.mkdir(parents=True)
+    for name in kept:
+        (source / name).symlink_to(ROOT / name)
+    command = [sys.executable, "-m", "colcon", "--log-base", "log", "build", "--base-paths", "src"]
+    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return workspace / "install" / PACKAGE
+
+
+def test_everything_is_where_ros_looks_for_it(prefix: Path) -> None:
+    share, programs = prefix / "share" / PACKAGE, prefix / "lib" / PACKAGE
+    assert {path.name for path in programs.iterdir()} == {"feature-matcher", "front_end_node"}
+    assert all(os.access(path, os.X_OK) for path in programs.iterdir())
+    assert (prefix / "share" / "ament_index" / "resource_index" / "packages" / PACKAGE).is_file()
+    for folder in ("launch", "config"):
+        assert {path.name for path in (share / folder).iterdir()} == {
+            path.name for path in (ROOT / folder).iterdir() if path.suffix != ".pyc" and path.is_file()
+        }
+    assert (share / "engines" / "lightglue_sift" / "manifest.json").is_file()
+    assert (share / "package.xml").read_text() == (ROOT / "package.xml").read_text()
+    modules = {path.relative_to(ROOT) for path in (ROOT / PACKAGE).rglob("*.py")}
+    [site] = prefix.glob("lib/python*/site-packages")
+    assert {path.relative_to(site) for path in (site / PACKAGE).rglob("*.py")} == modules
+
+
+@pytest.fixture
+def sourced(prefix: Path) -> dict[str, str]:
+    """The environment after sourcing the workspace."""
+    [site] = prefix.glob("lib/python*/site-packages")
+    paths = {"AMENT_PREFIX_PATH": str(prefix), "PYTHONPATH": str(site)}
+    return {**os.environ, **{name: f"{path}:{os.environ.get(name, '')}" for name, path in paths.items()}}
+
+
+@contextmanager
+def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with its own group, which SIGINT reaches as from a terminal: all of its processes at once."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd=log.parent
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def ends_cleanly(process: subprocess.Popen[bytes], log: Path) -> None:
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(PATIENCE_S)
+    assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize("name", ["front_end.launch.py", "replay.launch.py"])
+@pytest.mark.ros
+@NEEDS_RCLPY
+def test_every_launch_argument_is_described(name: str, sourced: dict[str, str]) -> None:
+    command = ["ros2", "launch", PACKAGE, name, "--show-args"]
+    done = subprocess.run(command, env=sourced, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    arguments = re.findall(r"^ {4}'(\w+)':\n {8}(.*)$", done.stdout, re.MULTILINE)
+    declared = re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', (ROOT / "launch" / name).read_text())
+    assert declared and [argument for argument, _ in arguments] == declared
+    assert all(text.rstrip().endswith(".") or "Valid choices" in text for _, text in arguments), arguments
+
+
+@pytest.mark.ros
+@NEEDS_RCLPY
+def test_ros2_run_and_launch_with_the_only_camera_there_is(
+    sourced: dict[str, str], frames: list[Frame], tmp_path: Path
+) -> None:
+    """``ros2 run`` is told the topic; ``ros2 launch`` finds it, and is given a namespace."""
+    parameters = ["-p", "extractor.name:=orb", "-p", "node.max_frame_age_ms:=0.0", "-p", "node.qos:=reliable"]
+    run = ["ros2", "run", PACKAGE, "front_end_node", "--ros-args", "-r", "image:=/camera/image", *parameters]
+    follow(run, "", sourced, frames, tmp_path / "run.log")
+    config = tmp_path / "config.yaml"
+    config.write_text("/**:\n  ros__parameters:\n    extractor: {name: orb}\n    node: {max_frame_age_ms: 0.0}\n")
+    launch = ["ros2", "launch", PACKAGE, "front_end.launch.py", f"config:={config}", "namespace:=robot"]
+    follow(launch, "/robot", sourced, frames, tmp_path / "launch.log")
+    assert "process has finished cleanly" in (tmp_path / "launch.log").read_text()
+
+
+def follow(command: list[str], namespace: str, sourced: dict[str, str], frames: list[Frame], log: Path) -> None:
+    """Start something, show it frames until it says what it sees, and end it."""
+    topics = [Topic(topic.name.replace("~", f"{namespace}/feature_matcher"), topic.type_name) for topic in TOPICS]
+    with LiveCamera() as camera, running(command, sourced, log) as process, Consumer(topics) as consumer:
+        wait_until(lambda: camera.has_listeners() or process.poll() is not None, f"a node that listens: {log}")
+        assert process.poll() is None, log.read_text()
+        deadline = time.monotonic() + PATIENCE_S
+        while not consumer.messages[topics[1]]:
+            assert time.monotonic() < deadline, log.read_text()
+            for frame in frames[::4]:
+                camera.send(frame)
+                time.sleep(0.3)
+        ends_cleanly(process, log)
+
+
+@pytest.mark.ros
+@NEEDS_RCLPY
+def test_two_cameras_are_listed_instead_of_guessed(sourced: dict[str, str], tmp_path: Path) -> None:
+    command = ["ros2", "launch", PACKAGE, "front_end.launch.py", "search_timeout_s:=3.0"]
+    with LiveCamera("one", namespace="/one"), LiveCamera("two", namespace="/two"):
+        done = subprocess.run(command, env=sourced, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    said = done.stdout + done.stderr
+    assert "2 topics could be the image, /one/camera/image, /two/camera/image: name the one that is meant." in said
+    assert "Traceback" not in said
