@@ -63,6 +63,6 @@ $(INSTALLED): setup.py setup.cfg
 	@touch $@
 
 $(INSTALLED)-all: $(INSTALLED)
-	@echo "Installing PyTorch and rerun as well ..."
-	@PYTHONPATH= $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,rerun]' $(CONSTRAINTS)
+	@echo "Installing PyTorch, TensorRT and rerun as well ..."
+	@PYTHONPATH= $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,torch,engines,rerun]' $(CONSTRAINTS)
 	@touch $@

@@ -42,7 +42,9 @@ setup(
         "matplotlib>=3.8",
     ],
     extras_require={
-        "tensorrt": ["tensorrt-rtx>=1.4", "pycuda>=2024.1"],
+        # To build engines, which needs no GPU; the library has wheels for x86-64 only.
+        "engines": ["tensorrt-rtx>=1.7,<2; platform_machine in 'x86_64 AMD64'", "onnx>=1.16"],
+        "tensorrt": ["tensorrt-rtx>=1.7,<2", "onnx>=1.16", "pycuda>=2024.1"],  # to run them too
         "torch": ["torch>=2.2", "onnx>=1.16", "onnxscript>=0.3", "safetensors>=0.4"],
         "rerun": ["rerun-sdk>=0.20"],
         "dds": ["cyclonedds>=11.0.1,<12"],  # two of its inner functions are used

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from feature_matcher_ros.cli_bench import bench
+from feature_matcher_ros.cli_build import build
 from feature_matcher_ros.cli_calibrate import calibrate
 from feature_matcher_ros.cli_console import console, print_table, progress_bar, show_log
 from feature_matcher_ros.cli_live import CONTEXT, doctor, live
@@ -30,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.command()(export)
+app.command()(build)
 app.command()(bench)
 app.command()(train)
 app.command()(calibrate)

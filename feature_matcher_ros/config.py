@@ -54,6 +54,9 @@ def parameter(
     return field(default=default, metadata={"info": ParameterInfo(help, unit, minimum, maximum, choices)})
 
 
+RUNTIMES = ("auto", "onnx", "tensorrt")
+
+
 @dataclass(frozen=True, slots=True)
 class ExtractorConfig:
     """How points are found and described."""
@@ -64,6 +67,9 @@ class ExtractorConfig:
         choices=("sift", "orb", "xfeat", "aliked", "disk", "superpoint"),
     )
     graphs: str = parameter("", "folder of the exported network; neither sift nor orb needs one")
+    runtime: str = parameter(
+        "auto", "what executes the network; auto takes tensorrt where it can, else onnx", choices=RUNTIMES
+    )
     num_threads: int = parameter(0, "threads that execute the network; 0 takes one for each core", minimum=0)
     max_keypoints: int = parameter(1024, "points kept per image, the best ones", minimum=1, maximum=65536)
     grid_cell_px: int = parameter(
@@ -91,6 +97,9 @@ class MatcherConfig:
         maximum=1.0,
     )
     graphs: str = parameter("", "folder of the exported network; none takes the one that ships, of lightglue for sift")
+    runtime: str = parameter(
+        "auto", "what executes the network; auto takes tensorrt where it can, else onnx", choices=RUNTIMES
+    )
     num_threads: int = parameter(0, "threads that execute the network; 0 takes one for each core", minimum=0)
     depth_confidence: float = parameter(
         0.95,

@@ -40,7 +40,8 @@ def _all_changed() -> FrontEndConfig:
     values |= {"pose.success_probability": 0.75, "extractor.name": "orb", "matcher.max_ratio": 1.0}
     values |= {"extractor.graphs": "graphs/orb", "matcher.name": "lightglue", "matcher.graphs": "graphs/lightglue"}
     values |= {"matcher.depth_confidence": 0.5, "matcher.width_confidence": 1.0, "matcher.match_budget_ms": 20.0}
-    return override(FrontEndConfig(), values | {"matcher.coarse": "optimized"})
+    values |= {"extractor.runtime": "onnx", "matcher.runtime": "tensorrt", "matcher.coarse": "optimized"}
+    return override(FrontEndConfig(), values)
 
 
 def test_the_file_that_ships_holds_the_defaults() -> None:

@@ -38,9 +38,9 @@ ONLY_HERE = {
     "torch": ("models/*", "export/*", "training/*", "runtimes/torch_runtime"),
     "onnx": ("export/*",),
     "safetensors": ("models/*", "training/*"),
-    "tensorrt": ("runtimes/tensorrt_runtime", "export/to_tensorrt"),
-    "tensorrt_rtx": ("runtimes/tensorrt_runtime", "export/to_tensorrt"),
-    "pycuda": ("runtimes/tensorrt_runtime", "export/to_tensorrt"),
+    "tensorrt": ("runtimes/tensorrt_library",),
+    "tensorrt_rtx": ("runtimes/tensorrt_library",),
+    "pycuda": ("runtimes/tensorrt_device",),
     "rosbags": ("evaluation/*", "ros/dds_*"),
     "cyclonedds": ("ros/dds_*",),
     "matplotlib": ("evaluation/*",),
@@ -222,7 +222,7 @@ def test_a_cycle_is_found() -> None:
 def test_the_core_runs_on_numpy_opencv_poselib_onnxruntime_and_yaml_alone() -> None:
     """Import every core module in a fresh interpreter to which all other packages are hidden."""
     hidden = {package for package in ONLY_HERE if "*" not in package} - {"onnxruntime"} | {"scipy", "pandas", "PIL"}
-    optional = {"models", "runtimes/torch_runtime", "runtimes/tensorrt_runtime"}
+    optional = {"models", "runtimes/torch_runtime"}
     core = [module.name for module in _modules() if _ring(module.name) <= _ring("front_end")]
     names = [f"{PACKAGE}.{name.replace('/', '.')}" for name in core if name and not name.startswith(tuple(optional))]
     assert f"{PACKAGE}.front_end" in names

@@ -14,7 +14,7 @@ from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
 
 OPSET = 20  # the first with Gelu
 _IR_VERSION = 9  # the one of that opset
-_FUSED_DOMAIN = "com.microsoft"  # operators that only ONNX Runtime knows
+FUSED_DOMAIN = "com.microsoft"  # operators that only ONNX Runtime knows
 
 
 class GraphBuilder:
@@ -39,7 +39,7 @@ class GraphBuilder:
 
     def fused_op(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """Append a node that only ONNX Runtime knows and return its first output."""
-        return self._append(operator, inputs, 1, _FUSED_DOMAIN, attributes)[0]
+        return self._append(operator, inputs, 1, FUSED_DOMAIN, attributes)[0]
 
     def halves(self, tensor: str, axis: int) -> tuple[str, str]:
         """Cut a tensor into two equal parts."""

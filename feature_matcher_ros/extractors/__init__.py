@@ -36,7 +36,7 @@ def _network_points(config: ExtractorConfig) -> NetworkPoints:
         raise ConfigError(
             f"extractor.name = {config.name} needs extractor.graphs: give the folder that feature-matcher export wrote."
         )
-    graphs = open_points(Path(config.graphs), num_threads=config.num_threads)
+    graphs = open_points(Path(config.graphs), config.runtime, config.num_threads)
     if graphs.config.name != config.name:
         raise RuntimeLoadError(
             f"{config.graphs} holds the graphs of {graphs.config.name}, not of {config.name}: "

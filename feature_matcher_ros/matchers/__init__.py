@@ -73,7 +73,7 @@ def follow_config(matcher: Matcher, config: MatcherConfig) -> None:
 
 def _lightglue(extractor: Extractor, config: MatcherConfig) -> LightGlue:
     folder = Path(config.graphs) if config.graphs else shipped_graphs(f"lightglue_{extractor.name}")
-    graphs = open_lightglue(folder, num_threads=config.num_threads)
+    graphs = open_lightglue(folder, config.runtime, config.num_threads)
     require_fitting_points(extractor, graphs.config)
     return LightGlue(extractor, graphs, lightglue_rules(config))
 

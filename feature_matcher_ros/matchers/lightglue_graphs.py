@@ -19,7 +19,7 @@ from feature_matcher_ros.runtimes.manifest import Manifest, open_graph, read_man
 from feature_matcher_ros.runtimes.runtime import Runtime
 
 METHOD = "lightglue"
-EMBED, HEAD = "embed", "head"
+EMBED, STAGE, HEAD = "embed", "stage", "head"
 THRESHOLDS = "confidence_thresholds"
 FOLLOWING = "next_"  # before the name of a tensor, where a stage takes it and gives it
 
@@ -104,7 +104,12 @@ def open_lightglue(folder: Path, runtime: str = "auto", num_threads: int = 0) ->
 
 def stage_name(layers_done: int) -> str:
     """The graph whose last layer is that one, counted from 1."""
-    return f"stage{layers_done}"
+    return f"{STAGE}{layers_done}"
+
+
+def is_stage_name(name: str) -> bool:
+    """Whether a graph of that name is a stage: nearly all of the work."""
+    return name.startswith(STAGE)
 
 
 def head_name(layers_done: int) -> str:

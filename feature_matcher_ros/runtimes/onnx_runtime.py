@@ -52,7 +52,8 @@ class OnnxRuntime:
         return self._spec
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        outputs = self._session.run(self._output_names, dict(inputs))
+        given = {name: np.asarray(value) for name, value in inputs.items()}  # from wherever they are
+        outputs = self._session.run(self._output_names, given)
         return dict(zip(self._output_names, map(np.asarray, outputs), strict=True))
 
 

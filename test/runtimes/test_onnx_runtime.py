@@ -95,7 +95,7 @@ def test_a_missing_or_broken_file_is_one_sentence(tmp_path: Path, graph_path: Pa
 
 
 def test_an_unknown_runtime_is_refused(graph_path: Path) -> None:
-    with pytest.raises(RuntimeLoadError, match="the runtime 'abacus' is unknown: choose auto or onnx"):
+    with pytest.raises(RuntimeLoadError, match="the runtime 'abacus' is unknown: choose one of auto, onnx, tensorrt"):
         open_runtime(graph_path, SPEC, "abacus")
 
 

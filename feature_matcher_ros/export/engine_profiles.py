@@ -1,0 +1,67 @@
+"""For which shapes engines are tuned: derived from the largest number of keypoints and the largest image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.runtimes.engine_manifest import Profile
+from feature_matcher_ros.runtimes.graph_spec import GraphSpec
+
+_CUSTOMARY_IMAGE = (480, 640)  # (height, width) that engines are tuned for
+_SMALLEST_LARGEST = 64  # an engine for fewer keypoints, or smaller images, is of no use
+
+Range = tuple[int, int, int]  # smallest, customary, largest
+
+
+@dataclass(frozen=True, slots=True)
+class EngineBudget:
+    """The largest input that engines are built for.
+
+    Raises:
+        ConfigError: it is too small to be meant.
+    """
+
+    max_keypoints: int = 2048  # of one image
+    max_image_px: int = 1024  # longer side
+
+    def __post_init__(self) -> None:
+        for name, value in (("max_keypoints", self.max_keypoints), ("max_image_px", self.max_image_px)):
+            if value < _SMALLEST_LARGEST:
+                raise ConfigError(f"{name} = {value} is too small for an engine: give {_SMALLEST_LARGEST} or more.")
+
+
+def matching_ranges(budget: EngineBudget) -> Mapping[str, Range]:
+    """Of every dimension of the graphs of a matching network, by its name."""
+    largest = budget.max_keypoints
+    customary = largest // 2
+    both = (2, 2 * customary, 2 * largest)
+    return {"points": both, "points0": (1, customary, largest), "points1": (1, customary, largest)}
+
+
+def detection_ranges(budget: EngineBudget, multiple: int, pixels_per_feature: int) -> Mapping[str, Range]:
+    """Of the graphs of a network that detects points in images whose sides are multiples of ``multiple``.
+
+    Either side may be the longer one.
+    """
+    largest = -(-budget.max_image_px // multiple) * multiple
+    height, width = ((multiple, min(largest, -(-size // multiple) * multiple), largest) for size in _CUSTOMARY_IMAGE)
+    rows, columns = (_divided(sizes, pixels_per_feature) for sizes in (height, width))
+    points = (1, budget.max_keypoints // 2, budget.max_keypoints)
+    return {"height": height, "width": width, "rows": rows, "columns": columns, "points": points}
+
+
+def _divided(sizes: Range, divisor: int) -> Range:
+    smallest, customary, largest = sizes
+    return smallest // divisor, customary // divisor, largest // divisor
+
+
+def profile_of(spec: GraphSpec, ranges: Mapping[str, Range]) -> Profile:
+    """The shapes of all inputs of a graph."""
+    shapes = {}
+    for tensor in spec.inputs:
+        sizes = [ranges[size] if isinstance(size, str) else (size, size, size) for size in tensor.shape]
+        smallest, customary, largest = zip(*sizes, strict=True)
+        shapes[tensor.name] = (smallest, customary, largest)
+    return Profile(shapes)

@@ -1,0 +1,198 @@
+"""Builds the engines of an exported network, those that are not there already, and keeps them in the cache.
+
+Neither torch nor a GPU is needed with ``tensorrt_rtx``: it builds ahead of time from the graphs alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.export.engine_profiles import (
+    EngineBudget,
+    Range,
+    detection_ranges,
+    matching_ranges,
+    profile_of,
+)
+from feature_matcher_ros.export.half_precision import in_half_precision
+from feature_matcher_ros.export.standard_operators import with_standard_operators
+from feature_matcher_ros.export.tensorrt_builder import build_engine, known_architectures
+from feature_matcher_ros.extractors.point_graphs import DETECT
+from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
+from feature_matcher_ros.matchers.lightglue_graphs import is_stage_name
+from feature_matcher_ros.runtimes import open_runtime
+from feature_matcher_ros.runtimes.engine_cache import EngineCache
+from feature_matcher_ros.runtimes.engine_manifest import EngineManifest, EngineSource, Environment
+from feature_matcher_ros.runtimes.manifest import Manifest, read_manifest, verified_graph_path
+from feature_matcher_ros.runtimes.tensorrt_device import cuda_device, gpu_environment
+from feature_matcher_ros.runtimes.tensorrt_library import TensorRT, load_tensorrt
+
+FLOAT32, FLOAT16 = "float32", "float16"
+PRECISIONS = (FLOAT16, FLOAT32)
+_UNFIT = ("7.5",)  # for Turing, tensorrt_rtx knows no product in float32, which an assignment is
+_TIMINGS = "timings.cache"
+_PROBE_PX = 128  # side of an image that shows how many pixels there are to a feature; a multiple of all multiples
+
+
+OnProgress = Callable[[str, float], None]  # name of the graph, share of the network that is done
+
+
+def no_progress(name: str, share: float) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How engines are built."""
+
+    precision: str = FLOAT16
+    budgets: tuple[EngineBudget, ...] = (EngineBudget(),)  # a profile each
+    architectures: tuple[str, ...] = ()  # none: all that the library can build for here
+    rebuild: bool = False  # also what is there already
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """One engine of a network."""
+
+    manifest: EngineManifest
+    is_new: bool
+
+
+def precisions_of(manifest: Manifest, precision: str) -> Mapping[str, str]:
+    """The precision of every graph: only what is much work and tolerates it is in float16.
+
+    Raises:
+        ConfigError: there is no such precision.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"the precision '{precision}' is unknown: choose one of {', '.join(PRECISIONS)}.")
+    return {
+        name: FLOAT16 if precision == FLOAT16 and (is_stage_name(name) or name == DETECT) else FLOAT32
+        for name in manifest.graphs
+    }
+
+
+def prepared_graph(folder: Path, manifest: Manifest, name: str, precision: str) -> onnx.ModelProto:
+    """A graph as an engine is built from it: standard operators only, and the precision written into it.
+
+    Raises:
+        RuntimeLoadError: the file is missing or was changed.
+    """
+    graph = onnx.load(str(verified_graph_path(folder, manifest.graphs[name])))
+    if manifest.method == LIGHTGLUE:
+        graph = with_standard_operators(graph, manifest.network["width"] // manifest.network["heads"])
+    return in_half_precision(graph) if precision == FLOAT16 else graph
+
+
+def build_network(
+    folder: Path,
+    options: EngineOptions,
+    precisions: Mapping[str, str],
+    acceptance: Mapping[str, Any] | None = None,
+    cache: EngineCache | None = None,
+    on_progress: OnProgress = no_progress,
+) -> list[BuiltEngine]:
+    """Build the engines of all graphs of a folder.
+
+    ``precisions`` says for each graph which one (``precisions_of``), ``acceptance`` how they were tested.
+
+    Raises:
+        RuntimeLoadError: the folder holds no graphs, TensorRT or the GPU that it needs is missing, a graph cannot be
+            built.
+        ConfigError: an architecture is unknown.
+        OutputError: the cache cannot be written.
+    """
+    library, cache, manifest = load_tensorrt(), cache or EngineCache(), read_manifest(folder)
+    environment = build_environment(library, options.architectures)
+    ranges = [_ranges(folder, manifest, budget) for budget in options.budgets]
+    built = []
+    for number, (name, entry) in enumerate(manifest.graphs.items()):
+        profiles = tuple(profile_of(entry.spec, sizes) for sizes in ranges)
+        source = EngineSource(entry.sha256, environment, precisions[name], profiles)
+
+        def report(done: int, total: int, name: str = name, number: int = number) -> None:
+            on_progress(name, (number + done / total) / len(manifest.graphs))
+
+        with cache.locked(entry.sha256):
+            present = None if options.rebuild else cache.holds(source.key, entry.sha256)
+            if present is None:
+                graph = prepared_graph(folder, manifest, name, precisions[name])
+                found, content = _build(library, name, graph, source, cache.folder / _TIMINGS, report)
+                cache.store(found, content)
+            else:
+                found = present
+            built.append(BuiltEngine(cache.choose(found, acceptance), is_new=present is None))
+        report(1, 1)
+    return built
+
+
+def build_environment(library: TensorRT, architectures: Sequence[str]) -> Environment:
+    """What engines that are built here are bound to: some GPUs with ``tensorrt_rtx``, else the one at hand.
+
+    Raises:
+        RuntimeLoadError: the GPU at hand is needed and missing.
+        ConfigError: the library does not build for an architecture.
+    """
+    known = known_architectures(library)
+    unknown = [name for name in architectures if name not in known]
+    if unknown:
+        able = f"it builds for {', '.join(known)}" if known else "it builds for the GPU at hand only"
+        raise ConfigError(
+            f"{library.name} {library.version} does not build for compute capability {unknown[0]}: {able}."
+        )
+    if not library.is_rtx:
+        return gpu_environment(library, cuda_device())
+    chosen = tuple(sorted(set(architectures), key=float)) or tuple(name for name in known if name not in _UNFIT)
+    return Environment(library.name, library.version, "", chosen)
+
+
+def _build(
+    library: TensorRT,
+    name: str,
+    graph: onnx.ModelProto,
+    source: EngineSource,
+    timings: Path,
+    on_progress: Callable[[int, int], None],
+) -> tuple[EngineManifest, bytes]:
+    begun = time.monotonic()
+    targets = source.environment.architectures if library.is_rtx else ()
+    content = build_engine(library, name, graph.SerializeToString(), source.profiles, targets, timings, on_progress)
+    manifest = EngineManifest(
+        name=name,
+        key=source.key,
+        source=source,
+        sha256=hashlib.sha256(content).hexdigest(),
+        num_bytes=len(content),
+        build_s=round(time.monotonic() - begun, 2),
+        chosen_at="",
+        acceptance=None,
+    )
+    return manifest, content
+
+
+def _ranges(folder: Path, manifest: Manifest, budget: EngineBudget) -> Mapping[str, Range]:
+    if manifest.method == LIGHTGLUE:
+        return matching_ranges(budget)
+    multiple = int(manifest.network["multiple"])
+    return detection_ranges(budget, multiple, _pixels_per_feature(folder, manifest))
+
+
+def _pixels_per_feature(folder: Path, manifest: Manifest) -> int:
+    """The graph itself says it: it is executed once."""
+    entry = manifest.graphs[DETECT]
+    graph = open_runtime(verified_graph_path(folder, entry), entry.spec, "onnx", 1)
+    given = {
+        tensor.name: np.ones([_PROBE_PX if isinstance(size, str) else size for size in tensor.shape], np.float32)
+        for tensor in entry.spec.inputs
+    }
+    return _PROBE_PX // int(graph.run(given)["features"].shape[-1])

@@ -1,0 +1,174 @@
+"""Graphs executed by TensorRT on an NVIDIA GPU, from engines that ``feature-matcher build`` has built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from feature_matcher_ros.errors import MatcherError, RuntimeLoadError
+from feature_matcher_ros.runtimes.engine_cache import CachedEngine, EngineCache
+from feature_matcher_ros.runtimes.engine_manifest import Environment, Sizes
+from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec, require_same_spec
+from feature_matcher_ros.runtimes.manifest import sha256_of
+from feature_matcher_ros.runtimes.tensorrt_device import (
+    DeviceBuffer,
+    DeviceTensor,
+    cuda_device,
+    gpu_environment,
+)
+from feature_matcher_ros.runtimes.tensorrt_library import (
+    CPU_ALTERNATIVE,
+    TensorRT,
+    load_tensorrt,
+    make_logger,
+    require_driver,
+)
+
+# What has so few bytes a row is there for the host to decide by, confidences and partners: it is copied at once,
+# while states, angles and maps stay on the GPU.
+_BYTES_OF_A_DECISION = 8
+
+
+class TensorRtRuntime:
+    """One graph. What it returns may be fed to another one without leaving the GPU, until it is run again."""
+
+    def __init__(
+        self, graph_path: Path, spec: GraphSpec, precision: str | None = None, cache: EngineCache | None = None
+    ) -> None:
+        """Open the engine of a graph, in the precision that was built last if None.
+
+        Raises:
+            RuntimeLoadError: the driver, a library, the GPU or the engine is missing, or the engine is not, byte for
+                byte, the one that was built for this graph, library and GPU.
+        """
+        require_driver()
+        self._library, self._device, self._spec = load_tensorrt(), cuda_device(), spec
+        cached = _find(graph_path, gpu_environment(self._library, self._device), precision, cache or EngineCache())
+        self._logger = make_logger(self._library)
+        with self._device.active():
+            self._runtime = self._library.module.Runtime(self._logger)  # must outlive its engine
+            self._engine = _deserialize(self._library, self._runtime, cached, self._logger)
+            self._context = self._create_context()
+        require_same_spec(str(graph_path), spec, _declared_spec(self._library, self._engine))
+        self._manifest = cached.manifest
+        self._profile = 0
+        self._buffers = {tensor.name: DeviceBuffer(self._device) for tensor in (*spec.inputs, *spec.outputs)}
+
+    @property
+    def name(self) -> str:
+        return "tensorrt"
+
+    @property
+    def spec(self) -> GraphSpec:
+        return self._spec
+
+    @property
+    def precision(self) -> str:
+        """That of the engine."""
+        return self._manifest.source.precision
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Execute the graph; returns as soon as that has been asked for.
+
+        Raises:
+            MatcherError: the engine was not built for inputs of this size, or TensorRT fails.
+        """
+        values = {tensor.name: _as_tensor(inputs[tensor.name], tensor) for tensor in self._spec.inputs}
+        with self._device.active():
+            self._choose_profile({name: tuple(value.shape) for name, value in values.items()})
+            for name, value in values.items():
+                self._require(self._context.set_input_shape(name, tuple(value.shape)))
+                self._require(self._context.set_tensor_address(name, self._address(name, value)))
+            self._require(not self._context.infer_shapes())
+            shapes = {tensor.name: tuple(self._context.get_tensor_shape(tensor.name)) for tensor in self._spec.outputs}
+            for tensor in self._spec.outputs:
+                num_bytes = prod(shapes[tensor.name]) * np.dtype(tensor.dtype).itemsize
+                address = self._buffers[tensor.name].refill(max(1, num_bytes))
+                self._require(self._context.set_tensor_address(tensor.name, address))
+            self._require(self._context.execute_async_v3(self._device.stream))
+            return {tensor.name: self._output(tensor, shapes[tensor.name]) for tensor in self._spec.outputs}
+
+    def _choose_profile(self, shapes: Mapping[str, Sizes]) -> None:
+        """Take the first profile, in the order of their sizes, that covers the shapes."""
+        profiles = self._manifest.source.profiles
+        number = next((number for number, profile in enumerate(profiles) if profile.covers(shapes)), None)
+        if number is None:
+            given = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+            largest = ", ".join(f"{name} {sizes[2]}" for name, sizes in profiles[-1].shapes.items())
+            raise MatcherError(
+                f"the engine of '{self._manifest.name}' takes {largest} at most and was given {given}: build it for "
+                "more with feature-matcher build --keypoints or --image-px, or lower extractor.max_keypoints."
+            )
+        if number != self._profile:
+            self._require(self._context.set_optimization_profile_async(number, self._device.stream))
+            self._profile = number
+
+    def _address(self, name: str, value: Any) -> int:
+        return value.address if isinstance(value, DeviceTensor) else self._buffers[name].upload(value)
+
+    def _output(self, tensor: TensorSpec, shape: Sizes) -> DeviceTensor:
+        dtype = np.dtype(tensor.dtype)
+        is_decision = prod(shape[1:]) * dtype.itemsize <= _BYTES_OF_A_DECISION
+        return DeviceTensor(self._device, self._buffers[tensor.name], shape, dtype, fetch=is_decision)
+
+    def _require(self, is_done: bool) -> None:
+        if not is_done:
+            raise MatcherError(
+                f"TensorRT cannot run the graph '{self._manifest.name}' ({'; '.join(self._logger.errors[-2:])}): "
+                "build the engines again, or set the runtime to onnx."
+            )
+
+    def _create_context(self) -> Any:
+        """Where the library finishes engines here, images of one size get kernels of their own and a CUDA graph.
+
+        Numbers of points differ from call to call: for them that work would be done again and again.
+        """
+        if not self._library.is_rtx:
+            return self._engine.create_execution_context()
+        trt, config = self._library.module, self._engine.create_runtime_config()
+        kernels, graphs = trt.DynamicShapesKernelSpecializationStrategy, trt.CudaGraphStrategy
+        is_steady = any("height" in tensor.shape for tensor in self._spec.inputs)
+        config.dynamic_shapes_kernel_specialization_strategy = kernels.LAZY if is_steady else kernels.NONE
+        config.cuda_graph_strategy = graphs.WHOLE_GRAPH_CAPTURE if is_steady else graphs.DISABLED
+        return self._engine.create_execution_context(config)
+
+
+def _find(graph_path: Path, environment: Environment, precision: str | None, cache: EngineCache) -> CachedEngine:
+    try:
+        return cache.find(sha256_of(graph_path), environment, precision)
+    except RuntimeLoadError as error:
+        raise RuntimeLoadError(
+            f"{graph_path.name} cannot be run by TensorRT: {str(error).rstrip('.')}; "
+            f"run feature-matcher build {graph_path.parent}, {CPU_ALTERNATIVE}."
+        ) from error
+
+
+def _deserialize(library: TensorRT, runtime: Any, cached: CachedEngine, logger: Any) -> Any:
+    """Give the library an engine that has been checked."""
+    engine = runtime.deserialize_cuda_engine(cached.content)
+    if engine is None:
+        raise RuntimeLoadError(
+            f"{library.name} {library.version} cannot open the engine of '{cached.manifest.name}' "
+            f"({'; '.join(logger.errors[-2:])}): build it again with feature-matcher build, {CPU_ALTERNATIVE}."
+        )
+    return engine
+
+
+def _declared_spec(library: TensorRT, engine: Any) -> GraphSpec:
+    """What an engine says that it takes and gives."""
+    trt = library.module
+    tensors: dict[Any, list[TensorSpec]] = {trt.TensorIOMode.INPUT: [], trt.TensorIOMode.OUTPUT: []}
+    for number in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(number)
+        shape = tuple("any" if size < 0 else int(size) for size in engine.get_tensor_shape(name))
+        dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name
+        tensors[engine.get_tensor_mode(name)].append(TensorSpec(name, shape, dtype))
+    return GraphSpec(tuple(tensors[trt.TensorIOMode.INPUT]), tuple(tensors[trt.TensorIOMode.OUTPUT]))
+
+
+def _as_tensor(value: Any, tensor: TensorSpec) -> Any:
+    return value if isinstance(value, DeviceTensor) else np.asarray(value, tensor.dtype)

@@ -1,0 +1,328 @@
+"""Networks on the GPU, without one: the library and the driver are replaced by ones that enforce the real rules."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from fake_tensorrt import FakeContext, FakeEngine, Gpu, engine_bytes, fake_driver, fake_library
+
+from feature_matcher_ros import runtimes
+from feature_matcher_ros.cli import main
+from feature_matcher_ros.datatypes import Features
+from feature_matcher_ros.errors import MatcherError, RuntimeLoadError
+from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule
+from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules
+from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
+from feature_matcher_ros.runtimes import open_runtime, tensorrt_device, tensorrt_library, tensorrt_runtime
+from feature_matcher_ros.runtimes.engine_cache import EngineCache
+from feature_matcher_ros.runtimes.engine_manifest import EngineManifest, EngineSource, Environment, Profile
+from feature_matcher_ros.runtimes.manifest import read_manifest
+from feature_matcher_ros.runtimes.tensorrt_device import CudaDevice, DeviceTensor
+from feature_matcher_ros.runtimes.tensorrt_library import TensorRT, driver_problem, load_tensorrt, require_driver
+from feature_matcher_ros.runtimes.tensorrt_runtime import TensorRtRuntime
+
+SHIPPED = Path(__file__).parents[2] / "engines" / "lightglue_sift"
+MANIFEST = read_manifest(SHIPPED)
+BUILT_FOR = Environment("tensorrt_rtx", "1.7.1", "", ("8.6", "8.9"))
+SMALL, LARGE = 64, 300
+
+
+def profiles_of(name: str, *budgets: int) -> tuple[Profile, ...]:
+    def ends(tensor: Any, budget: int) -> Any:
+        sizes = {"points": (2, budget, 2 * budget), "points0": (1, budget, budget), "points1": (1, budget, budget)}
+        return tuple(zip(*(sizes.get(size, (size,) * 3) for size in tensor.shape), strict=True))
+
+    inputs = MANIFEST.graphs[name].spec.inputs
+    return tuple(Profile({tensor.name: ends(tensor, budget) for tensor in inputs}) for budget in budgets)
+
+
+def store(cache: EngineCache, name: str, environment: Environment = BUILT_FOR, content: bytes | None = None) -> Path:
+    entry = MANIFEST.graphs[name]
+    source = EngineSource(entry.sha256, environment, "float16", profiles_of(name, SMALL, LARGE))
+    content = content or engine_bytes(str(SHIPPED / entry.file), entry.spec, source.profiles)
+    digest = hashlib.sha256(content).hexdigest()
+    manifest = EngineManifest(name, source.key, source, digest, len(content), 1.0, "", None)
+    path = cache.store(manifest, content)
+    cache.choose(manifest, None)
+    return path
+
+
+@dataclass
+class Machine:
+    """A computer with a GPU, as far as the runtime can tell."""
+
+    gpu: Gpu
+    cache: EngineCache
+    opened: list[FakeEngine]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
+    gpu, opened = Gpu(), []
+    library = TensorRT(fake_library(gpu, opened), "tensorrt_rtx")
+    for module in (tensorrt_device, tensorrt_runtime):
+        monkeypatch.setattr(module, "require_driver", lambda: None)
+    monkeypatch.setattr(tensorrt_library, "driver_problem", lambda: None)
+    monkeypatch.setattr(tensorrt_device, "_import_pycuda", lambda: fake_driver(gpu))
+    monkeypatch.setattr(tensorrt_runtime, "load_tensorrt", lambda: library)
+    device = CudaDevice()
+    monkeypatch.setattr(tensorrt_runtime, "cuda_device", lambda: device)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for function in (runtimes._has_gpu, runtimes._warn_of_fallback):
+        function.cache_clear()
+    yield Machine(gpu, EngineCache(), opened)
+    assert gpu.num_active == 0, "every thread gives its context back"
+    for function in (runtimes._has_gpu, runtimes._warn_of_fallback):
+        function.cache_clear()
+
+
+def features(num_points: int, seed: int) -> Features:
+    """Points of one scene, of which another image sees the first ones too, a little moved and turned."""
+    scene, own = np.random.default_rng(5), np.random.default_rng(seed)
+    descriptors = np.abs(scene.standard_normal((LARGE, 128)))[:num_points] + 0.05 * own.standard_normal(
+        (num_points, 128)
+    )
+    keypoints = scene.uniform(20, 460, (LARGE, 2))[:num_points] + own.normal(0, 1.0, (num_points, 2)) + 5.0
+    strangers = np.arange(num_points) >= num_points * 2 // 3
+    descriptors[strangers] = np.abs(own.standard_normal((strangers.sum(), 128)))
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return Features(
+        keypoints.astype(np.float32),
+        np.ones(num_points, np.float32),
+        descriptors.astype(np.float32),
+        (640, 480),
+        scales=scene.uniform(2, 9, LARGE).astype(np.float32)[:num_points],
+        orientations=scene.uniform(0, 6, LARGE).astype(np.float32)[:num_points],
+    )
+
+
+def stage_inputs(points0: int, points1: int) -> dict[str, Any]:
+    generator, count = np.random.default_rng(1), points0 + points1
+    rows = np.arange(count, dtype=np.int32)
+    angles = generator.uniform(-3, 3, (count, 16)).astype(np.float32)
+    return {
+        "state": generator.standard_normal((count, 128)).astype(np.float32),
+        "cosines": np.cos(angles),
+        "sines": np.sin(angles),
+        "rows0": rows[:points0],
+        "rows1": rows[points0:],
+    }
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        LightGlueRules(StopRule(None), PruneRule(None)),
+        LightGlueRules(StopRule(None), PruneRule(0.5)),
+        LightGlueRules(StopRule(0.3), PruneRule(0.9), thresholds=(0.5,) * 6),
+    ],
+)
+def test_a_pair_goes_through_as_on_the_cpu_and_stays_on_the_gpu(machine: Machine, rules: LightGlueRules) -> None:
+    for name in MANIFEST.graphs:
+        store(machine.cache, name)
+    by_onnx, by_tensorrt = (
+        LightGlue(SimpleNamespace(name="none"), open_lightglue(SHIPPED, name, 1), rules)
+        for name in ("onnx", "tensorrt")
+    )
+    num_allocated = []
+    for points0, points1 in ((200, 230), (60, 40), (300, 300), (200, 230)):
+        pair = features(points0, 1), features(points1, 2)
+        before = machine.gpu.num_downloaded
+        expected, found = by_onnx.match(*pair), by_tensorrt.match(*pair)
+        np.testing.assert_array_equal(found.indices, expected.indices)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+        np.testing.assert_array_equal(found.points_per_stage, expected.points_per_stage)
+        assert (found.layers_run, found.stop_reason) == (expected.layers_run, expected.stop_reason)
+        # Two probabilities a point and stage, and partner and two likelihoods at the end: nothing else comes back.
+        decisions = 8 * int(expected.points_per_stage.sum()) + 16 * (points0 + points1)
+        assert 0 < machine.gpu.num_downloaded - before <= decisions
+        num_allocated.append(len(machine.gpu.memory))
+    assert len(expected) > 20
+    if rules.prune.width_confidence:
+        assert expected.points_per_stage[-1].sum() < expected.points_per_stage[0].sum() or expected.layers_run < 6
+    assert num_allocated[-1] == num_allocated[0], "what became too small is freed"
+
+
+def test_the_smallest_profile_that_fits_is_taken(machine: Machine) -> None:
+    store(machine.cache, "stage2")
+    runtime = open_runtime(SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec, "tensorrt")
+    context: FakeContext = runtime._context
+    for size in (10, SMALL, SMALL + 1, LARGE, 20):
+        runtime.run(stage_inputs(size, 5))
+    assert context.profiles_chosen == [1, 0]  # it begins with the small one
+    with pytest.raises(MatcherError, match=r"takes state \(600, 128\), .*given .*rows0 \(301,\).*--keypoints"):
+        runtime.run(stage_inputs(LARGE + 1, 5))
+    assert np.isfinite(np.asarray(runtime.run(stage_inputs(20, 5))["certainty"])).all()
+
+
+def test_a_tensor_that_was_overwritten_is_not_read(machine: Machine) -> None:
+    store(machine.cache, "stage2")
+    runtime = TensorRtRuntime(SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec, cache=machine.cache)
+    first = runtime.run(stage_inputs(30, 20))["next_state"]
+    assert isinstance(first, DeviceTensor) and first.shape == (50, 128) and len(first) == 50
+    kept = np.asarray(first)
+    runtime.run(stage_inputs(20, 30))
+    for use in (np.asarray, lambda tensor: tensor.address):
+        with pytest.raises(MatcherError, match="was overwritten by a later run"):
+            use(first)
+    again = runtime.run(stage_inputs(30, 20))["next_state"]
+    np.testing.assert_array_equal(np.asarray(again), kept)
+    np.testing.assert_array_equal(np.asarray(again, dtype=np.float64), kept)
+
+
+def test_a_full_gpu_is_one_sentence(machine: Machine) -> None:
+    store(machine.cache, "stage2")
+    runtime = TensorRtRuntime(SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec, cache=machine.cache)
+    machine.gpu.capacity = 1 << 18
+    with pytest.raises(MatcherError, match=r"the GPU has no 0 MB left .*: lower extractor\.max_keypoints"):
+        runtime.run(stage_inputs(200, 200))
+
+
+def test_an_engine_of_another_graph_is_refused(machine: Machine) -> None:
+    entry = MANIFEST.graphs["head2"]
+    store(
+        machine.cache,
+        "stage2",
+        content=engine_bytes(str(SHIPPED / entry.file), entry.spec, profiles_of("head2", SMALL)),
+    )
+    with pytest.raises(RuntimeLoadError, match="does not have the input 'cosines'"):
+        TensorRtRuntime(SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec)
+
+
+def test_what_cannot_be_opened_is_said_with_the_command_that_builds_it(machine: Machine) -> None:
+    path, spec = SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec
+    remedy = rf"run feature-matcher build {SHIPPED}, or set the runtime to onnx, which needs no GPU\.$"
+    with pytest.raises(RuntimeLoadError, match=r"there is no engine for tensorrt_rtx 1\.7\.1 .* 8\.9; " + remedy):
+        open_runtime(path, spec, "tensorrt")
+    store(machine.cache, "stage2", replace(BUILT_FOR, architectures=("12.0",)))
+    with pytest.raises(RuntimeLoadError, match=r"only for .*compute capability 12\.0 in float16; " + remedy):
+        open_runtime(path, spec, "tensorrt")
+    store(machine.cache, "stage2", content=b"of an older driver")
+    with pytest.raises(RuntimeLoadError, match=r"cannot open the engine of 'stage2' \(.*Error Code 35.*build it again"):
+        open_runtime(path, spec, "tensorrt")
+    store(machine.cache, "stage2").write_bytes(b"[tampered")
+    with pytest.raises(RuntimeLoadError, match=r"are not those that were built .*; " + remedy):
+        open_runtime(path, spec, "tensorrt")
+    assert machine.opened == [], "the library saw none of it"
+
+
+def test_auto_falls_back_with_one_warning_and_a_choice_never(
+    machine: Machine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, spec = SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec
+    with caplog.at_level(logging.INFO):
+        assert [open_runtime(path, spec).name for _ in range(3)] == ["onnx"] * 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "though there is a GPU: stage2.onnx cannot be run by TensorRT: there is no engine" in caplog.text
+    store(machine.cache, "stage2")
+    assert open_runtime(path, spec).name == "tensorrt"
+    assert open_runtime(path, spec, "onnx").name == "onnx"
+    states = open_runtime(path, spec).run(stage_inputs(9, 7))  # and what one gives, the other takes
+    given = {**stage_inputs(9, 7), "state": states["next_state"]}
+    assert open_runtime(path, spec, "onnx").run(given)["next_state"].shape == (16, 128)
+    runtimes._has_gpu.cache_clear()
+    monkeypatch.setattr(tensorrt_library, "driver_problem", lambda: "there is no NVIDIA driver")
+    caplog.clear()
+    assert open_runtime(path, spec).name == "onnx" and not caplog.records
+
+
+def test_numbers_of_points_get_no_kernels_of_their_own_but_sizes_of_images_do(machine: Machine) -> None:
+    store(machine.cache, "stage2")
+    TensorRtRuntime(SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec)
+    (config,) = machine.opened[0].configs
+    assert (config.dynamic_shapes_kernel_specialization_strategy, config.cuda_graph_strategy) == ("none", "disabled")
+
+
+def test_a_missing_pycuda_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt_device, "require_driver", lambda: None)
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    with pytest.raises(RuntimeLoadError, match=r"pycuda cannot be imported .*CUDA toolkit.*pip install pycuda, or set"):
+        CudaDevice()
+
+
+def test_a_missing_library_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    load_tensorrt.cache_clear()
+    with pytest.raises(RuntimeLoadError, match=r"TensorRT cannot be imported .*: run pip install tensorrt-rtx, or set"):
+        load_tensorrt()
+    load_tensorrt.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("init", "count", "said"),
+    [
+        (0, 1, None),
+        (0, 0, "the NVIDIA driver finds no GPU"),
+        (999, 0, r"the NVIDIA driver does not answer \(CUDA error 999\)"),
+        (None, 0, r"there is no NVIDIA driver on this machine \(libcuda\.so\.1 is missing\)"),
+    ],
+)
+def test_what_the_driver_lacks_is_named(
+    init: int | None, count: int, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def library(name: str) -> Any:
+        if init is None:
+            raise OSError(f"{name}: cannot open shared object file")
+
+        def get_count(pointer: Any) -> int:
+            pointer._obj.value = count
+            return 0
+
+        return SimpleNamespace(cuInit=lambda flags: init, cuDeviceGetCount=get_count)
+
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    if said is None:
+        require_driver()
+    else:
+        with pytest.raises(RuntimeLoadError, match=said + r".*: install NVIDIA's driver .*set the runtime to onnx"):
+            require_driver()
+
+
+@pytest.mark.skipif(driver_problem() is None, reason="there is a GPU")
+def test_without_a_gpu_the_choice_of_tensorrt_ends_with_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(tmp_path / "image.png")
+    cv2.imwrite(image, np.zeros((64, 64), np.uint8))
+    settings = ["--set", "matcher.name=lightglue", "--set", "matcher.runtime=tensorrt"]
+    monkeypatch.setattr(sys, "argv", ["feature-matcher", "match", image, image, *settings])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    err = capsys.readouterr().err
+    assert stop.value.code == 1 and err.count("\n") == 1
+    assert "driver" in err and "set the runtime to onnx" in err
+
+
+def test_the_fakes_have_nothing_that_the_real_library_has_not() -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason="its wheel says what there is: pip install tensorrt-rtx")
+    library = fake_library(Gpu(), [])
+    for fake, real in (
+        (FakeEngine, trt.ICudaEngine),
+        (FakeContext, trt.IExecutionContext),
+        (library.Runtime, trt.Runtime),
+        (SimpleNamespace(dynamic_shapes_kernel_specialization_strategy=0, cuda_graph_strategy=0), trt.IRuntimeConfig),
+    ):
+        names = [name for name in dir(fake) if not name.startswith("_")]
+        assert names and [name for name in names if not hasattr(real, name)] == []
+        for name in names:
+            described = getattr(real, name).__doc__ or ""
+            if callable(getattr(fake, name)):
+                taken = getattr(fake, name).__code__.co_varnames[1 : getattr(fake, name).__code__.co_argcount]
+                missing = [word for word in taken if f"{word}:" not in described and word != "config"]
+                assert missing == [], f"{name} takes no {missing}"
+    for enumeration in ("TensorIOMode", "DynamicShapesKernelSpecializationStrategy", "CudaGraphStrategy"):
+        assert set(vars(getattr(library, enumeration))) <= set(getattr(trt, enumeration).__members__)
+    assert set(vars(library.ILogger.Severity)) == set(trt.ILogger.Severity.__members__)
+    assert np.dtype(trt.nptype(trt.DataType.INT64)).name == "int64"
