@@ -237,7 +237,7 @@ def test_auto_falls_back_with_one_warning_and_a_choice_never(
     assert open_runtime(path, spec).name == "onnx" and not caplog.records
 
 
-def test_numbers_of_points_get_no_kernels_of_their_own_but_sizes_of_images_do(machine: Machine) -> None:
+def test_numbers_of_points_get_no_kernels_of_their_own(machine: Machine) -> None:
     store(machine.cache, "stage2")
     TensorRtRuntime(SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec)
     (config,) = machine.opened[0].configs
