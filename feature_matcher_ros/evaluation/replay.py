@@ -19,6 +19,7 @@ import numpy as np
 from feature_matcher_ros.config import FrontEndConfig, iterate_parameters
 from feature_matcher_ros.datatypes import Frame, FrontEndResult
 from feature_matcher_ros.errors import FrameError, OutputError
+from feature_matcher_ros.evaluation.interruption import interruption_requests
 from feature_matcher_ros.evaluation.match_video import MatchVideo
 from feature_matcher_ros.evaluation.pair_table import PairTableWriter, row_from_result
 from feature_matcher_ros.evaluation.rerun_recording import RerunRecording
@@ -65,8 +66,8 @@ def replay(
 ) -> ReplaySummary:
     """Run the front-end over ``source`` and write the run folder ``output``.
 
-    An interruption (``KeyboardInterrupt``) ends the run early: everything up to then is complete and
-    readable, and the summary says ``finished=False``.
+    SIGINT and SIGTERM end the run after the frame in work, a second one (``KeyboardInterrupt``) in the midst of it:
+    everything up to then is complete and readable, and the summary says ``finished=False``.
 
     Raises:
         SourceError: the source cannot be read.
@@ -95,10 +96,10 @@ def replay(
         _write_run_json(output, facts, summary())
         if sequence.ground_truth is not None:
             write_tum(output / "ground_truth.tum", sequence.ground_truth)
-        with ExitStack() as stack:
+        with interruption_requests() as interrupted, ExitStack() as stack:
             stack.callback(log.save, output)
             sinks = [log.write, *_open_sinks(stack, output, options)]
-            finished = _run(front_end, sequence, sinks, statuses, refused, on_progress)
+            finished = _run(front_end, sequence, sinks, statuses, refused, on_progress, interrupted)
         _write_run_json(output, facts, summary())
     except OSError as error:
         reason = error.strerror or str(error)
@@ -125,10 +126,13 @@ def _run(
     statuses: Counter[str],
     refused: Counter[str],
     on_progress: Callable[[int, int], None],
+    interrupted: Callable[[], bool],
 ) -> bool:
     """Process frame after frame, counting by status and, where there is no result, by reason."""
     try:
         for frame in sequence.frames():
+            if interrupted():
+                return False
             try:
                 result = front_end.process(frame)
             except FrameError as error:

@@ -20,7 +20,8 @@ from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import Features
 from feature_matcher_ros.evaluation.demo_rig import DemoOptions
 from feature_matcher_ros.evaluation.demo_scene import DemoRecording, write_demo_bag
-from feature_matcher_ros.evaluation.pair_table import read_pair_table
+from feature_matcher_ros.evaluation.pair_table import PairRow, PairTableWriter, read_pair_table
+from feature_matcher_ros.evaluation.replay import replay
 from feature_matcher_ros.evaluation.sequences import open_sequence
 from feature_matcher_ros.evaluation.trajectories import read_tum
 from feature_matcher_ros.extractors.sift import Sift
@@ -130,6 +131,38 @@ def test_an_interrupted_replay_leaves_readable_files(bag: Path, tmp_path: Path) 
     assert 1 <= len(read_tum(run / "trajectory.tum")) <= len(rows)
     with AnyReader([run / "topics"]) as reader:
         assert sum(connection.msgcount for connection in reader.connections) > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_a_frame_is_written_waits_for_all_of_it(
+    number: int, bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = PairTableWriter.write
+
+    def interrupted_write(self: PairTableWriter, row: PairRow) -> None:
+        write(self, row)
+        if row.stamp_ns == stamps[2]:
+            signal.raise_signal(number)
+
+    stamps = [frame.stamp_ns for frame in open_sequence(bag).frames()]
+    monkeypatch.setattr(PairTableWriter, "write", interrupted_write)
+    before = signal.getsignal(number)
+    summary = replay(bag, tmp_path / "run", config=override(FrontEndConfig(), SETTINGS))
+    assert signal.getsignal(number) == before
+    assert (summary.finished, summary.num_frames) == (False, 3)
+    assert [row.stamp_ns for row in read_pair_table(tmp_path / "run" / "pairs.csv")] == stamps[:3]
+    with AnyReader([tmp_path / "run" / "topics"]) as reader:
+        assert max(stamp for _, stamp, _ in reader.messages()) == stamps[2]
+
+
+def test_a_second_interruption_does_not_wait(bag: Path, tmp_path: Path) -> None:
+    def interrupt_twice(done: int, total: int) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("the second one was to end this")
+
+    summary = replay(bag, tmp_path / "run", config=override(FrontEndConfig(), SETTINGS), on_progress=interrupt_twice)
+    assert (summary.finished, summary.num_frames) == (False, 1)
 
 
 def _count_lines(path: Path) -> int:
