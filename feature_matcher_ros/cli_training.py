@@ -37,7 +37,8 @@ def train(
         from feature_matcher_ros.export.from_checkpoint import export_checkpoint
         from feature_matcher_ros.training.config import preset as named_preset
         from feature_matcher_ros.training.config import with_settings
-        from feature_matcher_ros.training.train import TrainingPlaces, choose_device
+        from feature_matcher_ros.training.exit_thresholds import exit_thresholds
+        from feature_matcher_ros.training.train import TrainingPlaces, choose_device, make_scenes
         from feature_matcher_ros.training.train import train as run_training
         from feature_matcher_ros.training.trainer import TrainerOptions, is_first_process
     except ModuleNotFoundError as error:
@@ -46,13 +47,20 @@ def train(
         ) from error
     config = with_settings(named_preset(preset), settings or ())
     options = TrainerOptions(device=choose_device(device), num_workers=workers)
+    places = TrainingPlaces(output, photographs, initial, views)
     with progress_bar("views") as on_views:
-        path = run_training(config, TrainingPlaces(output, photographs, initial, views), options, on_views, _show)
-    if is_first_process():
-        manifest = export_checkpoint(path, output / "graphs", _LICENCE)
-        draw_training_curves(output / "metrics.jsonl", output / "curves.png")
-        console.print(f"weights: {path}\ngraphs: {output / 'graphs'} ({len(manifest.graphs)})")
-        console.print(f"curves: {output / 'curves.png'}")
+        scenes = make_scenes(config, places, on_views)
+    trained = run_training(config, places, scenes, options, _show)
+    if not is_first_process():
+        return
+    graphs = output / "graphs"
+    export_checkpoint(trained.weights, graphs, _LICENCE)
+    thresholds = exit_thresholds(graphs, trained.held_back)
+    manifest = export_checkpoint(trained.weights, graphs, _LICENCE, thresholds)
+    draw_training_curves(output / "metrics.jsonl", output / "curves.png")
+    console.print(f"weights: {trained.weights}\ngraphs: {graphs} ({len(manifest.graphs)})")
+    console.print(f"confidence thresholds: {', '.join(f'{value:.3f}' for value in thresholds) or 'of the paper'}")
+    console.print(f"curves: {output / 'curves.png'}")
 
 
 def _show(progress: TrainingProgress) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from feature_matcher_ros.errors import SourceError
 from feature_matcher_ros.matchers.lightglue import network_input
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
-from feature_matcher_ros.training.views import View, project
+from feature_matcher_ros.training.views import View, best_points, project
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,7 +71,7 @@ class PairBatches(Dataset[PairBatch]):
 
     def _pair(self, rng: np.random.Generator) -> tuple[tuple[Tensor, Tensor], ...]:
         views = self._scenes[rng.integers(len(self._scenes))]
-        view0, view1 = (_best(views[i], self._num_keypoints) for i in rng.choice(len(views), 2, replace=False))
+        view0, view1 = (best_points(views[i], self._num_keypoints) for i in rng.choice(len(views), 2, replace=False))
         inputs = [network_input(view.features, self._network) for view in (view0, view1)]
         return (
             _tensors(*(given.descriptors for given in inputs)),
@@ -82,22 +82,6 @@ class PairBatches(Dataset[PairBatch]):
                 project(view1.scene_points, view0.projection, view0.features.image_size),
             ),
         )
-
-
-def _best(view: View, count: int) -> View:
-    """The first points, which are the best ones, with descriptors in single precision."""
-    features = view.features
-    assert features.scales is not None and features.orientations is not None
-    descriptors = features.descriptors[:count]
-    chosen = replace(
-        features,
-        keypoints=features.keypoints[:count],
-        keypoint_scores=features.keypoint_scores[:count],
-        descriptors=descriptors if descriptors.dtype == np.uint8 else descriptors.astype(np.float32),
-        scales=features.scales[:count],
-        orientations=features.orientations[:count],
-    )
-    return replace(view, features=chosen, scene_points=view.scene_points[:count])
 
 
 def _tensors(array0: np.ndarray, array1: np.ndarray) -> tuple[Tensor, Tensor]:

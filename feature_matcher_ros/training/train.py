@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from feature_matcher_ros.training.photographs import find_photographs
 from feature_matcher_ros.training.progress import ProgressCallback
 from feature_matcher_ros.training.trainer import Trainer, TrainerOptions, is_first_process, write_weights
 from feature_matcher_ros.training.view_store import ViewStore
+from feature_matcher_ros.training.views import View
 
 Counted = Callable[[int, int], None]
 
@@ -32,34 +33,53 @@ class TrainingPlaces:
     views: Path | None = None  # where views are kept, for several runs; None: inside of ``output``
 
 
-def train(
-    config: TrainingConfig,
-    places: TrainingPlaces,
-    options: TrainerOptions | None = None,
-    on_views: Counted = lambda done, total: None,
-    on_progress: ProgressCallback = lambda progress: None,
-) -> Path:
-    """Make the views that are missing, train both stages and return the file of weights.
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What came of a training run."""
+
+    weights: Path
+    held_back: Sequence[Sequence[View]]  # the scenes that the network was not trained on
+
+
+def make_scenes(
+    config: TrainingConfig, places: TrainingPlaces, on_progress: Counted = lambda done, total: None
+) -> list[list[View]]:
+    """Make the views that are missing, in parallel processes, and read the views of all scenes.
 
     Raises:
         SourceError: there is nothing to train on.
-        WeightsError: the weights to begin with cannot be used.
-        OutputError: something cannot be written.
-        ConfigError, TrainingError: the run cannot go on where it was interrupted, or has diverged.
+        OutputError: they cannot be written.
     """
     photographs = find_photographs(places.photographs) if places.photographs else []
     store = ViewStore(places.views or places.output / "views", config.data, photographs)
     if is_first_process():
-        store.prepare(on_progress=on_views)
+        store.prepare(on_progress=on_progress)
     if distributed.is_initialized():
         distributed.barrier()
-    scenes = [store.read(number) for number in range(len(store))]
+    return [store.read(number) for number in range(len(store))]
+
+
+def train(
+    config: TrainingConfig,
+    places: TrainingPlaces,
+    scenes: Sequence[Sequence[View]],
+    options: TrainerOptions | None = None,
+    on_progress: ProgressCallback = lambda progress: None,
+) -> Trained:
+    """Train both stages on scenes and write the weights.
+
+    Raises:
+        WeightsError: the weights to begin with cannot be used.
+        OutputError: something cannot be written.
+        ConfigError, TrainingError: the run cannot go on where it was interrupted, or has diverged.
+    """
     initial = lightglue_from_checkpoint(read_checkpoint(places.initial)) if places.initial else None
-    model = Trainer(config, scenes, places.output, options, on_progress, initial).run()
+    trainer = Trainer(config, scenes, places.output, options, on_progress, initial)
+    model = trainer.run()
     path = places.output / f"lightglue_{config.data.extractor.name}.safetensors"
     if is_first_process():
         write_weights(model, path)
-    return path
+    return Trained(path, trainer.held_back)
 
 
 def choose_device(name: str) -> torch.device:

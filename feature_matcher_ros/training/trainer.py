@@ -76,9 +76,9 @@ class Trainer:
         except OSError as error:
             raise OutputError(f"cannot make the folder {folder} ({error}): choose a writable one.") from error
         held_back = max(1, round(config.validation_share * len(scenes)))
-        self._scenes, validation = scenes[:-held_back], scenes[-held_back:]
+        self._scenes, self.held_back = scenes[:-held_back], scenes[-held_back:]
         count = math.ceil(config.validation_pairs / config.batch_size)
-        self._validation = [*self._batches(validation, count, (config.seed, _VALIDATION_SEED))]
+        self._validation = [*self._batches(self.held_back, count, (config.seed, _VALIDATION_SEED))]
         self._model = untrained_lightglue(config.network, config.seed).to(self._options.device)
         if initial is not None:
             self._model.load_state_dict(_fitting(initial, config).state_dict())

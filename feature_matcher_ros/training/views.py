@@ -8,7 +8,7 @@ scene points are its own pixels with a third coordinate of 0, so that the projec
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,3 +49,19 @@ def project(scene_points: ScenePoints, projection: Float, image_size: tuple[int,
     pixels[~inside] = np.inf
     pixels[np.isnan(scene_points).any(axis=1)] = np.nan
     return pixels.astype(np.float32)
+
+
+def best_points(view: View, count: int | None = None) -> View:
+    """The first points, which are the best ones, or all of them; with descriptors in single precision."""
+    features = view.features
+    assert features.scales is not None and features.orientations is not None
+    descriptors = features.descriptors[:count]
+    chosen = replace(
+        features,
+        keypoints=features.keypoints[:count],
+        keypoint_scores=features.keypoint_scores[:count],
+        descriptors=descriptors if descriptors.dtype == np.uint8 else descriptors.astype(np.float32),
+        scales=features.scales[:count],
+        orientations=features.orientations[:count],
+    )
+    return replace(view, features=chosen, scene_points=view.scene_points[:count])

@@ -10,19 +10,24 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install feature_matcher_ros[torch]")
 
+from feature_matcher_ros.config import FrontEndConfig, MatcherConfig  # noqa: E402
 from feature_matcher_ros.errors import ConfigError, OutputError, SourceError, TrainingError  # noqa: E402
+from feature_matcher_ros.evaluation.threshold_records import agreement  # noqa: E402
+from feature_matcher_ros.matchers import create_matcher  # noqa: E402
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue  # noqa: E402
 from feature_matcher_ros.models.checkpoint import read_checkpoint  # noqa: E402
 from feature_matcher_ros.training.checkpoints import load_checkpoint  # noqa: E402
 from feature_matcher_ros.training.config import TrainingConfig, preset, with_settings  # noqa: E402
+from feature_matcher_ros.training.exit_thresholds import exit_thresholds  # noqa: E402
 from feature_matcher_ros.training.progress import TrainingProgress  # noqa: E402
 from feature_matcher_ros.training.trainer import Trainer, TrainerOptions  # noqa: E402
 from feature_matcher_ros.training.view_store import make_views  # noqa: E402
-from feature_matcher_ros.training.views import View  # noqa: E402
+from feature_matcher_ros.training.views import View, best_points  # noqa: E402
 
 SETTINGS = (
     "data.num_scenes=8", "data.views_per_scene=3", "matching.steps=8", "confidence.steps=4", "num_keypoints=48",
@@ -143,4 +148,26 @@ def test_the_smoke_preset_learns_and_yields_a_matcher(tmp_path: Path) -> None:
     confidence = [line["losses"] for line in lines if line["stage"] == "confidence" and line["losses"]]
     assert sum(confidence[-1]) < sum(confidence[0])
     assert len(read_checkpoint(tmp_path / "lightglue_sift.safetensors")) > 20
-    assert open_lightglue(tmp_path / "graphs").config.layers == 3
+    graphs = open_lightglue(tmp_path / "graphs")
+    assert len(graphs.confidence_thresholds) == graphs.config.layers == 3
+    thresholds = exit_thresholds(tmp_path / "graphs", smoke_scenes(1000), wanted_agreement=0.8)
+    layers_run, mean_agreement = stop_early(tmp_path / "graphs", thresholds, smoke_scenes(2000))
+    assert layers_run < 3.0 and mean_agreement > 0.78
+
+
+def smoke_scenes(first: int) -> list[list[View]]:
+    return [make_views(preset("smoke").data, (), number) for number in range(first, first + 12)]
+
+
+def stop_early(graphs: Path, thresholds: tuple[float, ...], scenes: list[list[View]]) -> tuple[float, float]:
+    """Layers run, and the share of all layers' matches found with these thresholds; means over a pair of each scene."""
+    patient = MatcherConfig("lightglue", graphs=str(graphs), depth_confidence=1.0, width_confidence=1.0)
+    hasty = replace(patient, depth_confidence=0.95, confidence_thresholds=thresholds)
+    matchers = [create_matcher(FrontEndConfig(matcher=config)) for config in (patient, hasty)]
+    layers_run, agreements = [], []
+    for views in scenes:
+        pair = best_points(views[0]).features, best_points(views[1]).features
+        late, early = (matcher.match(*pair) for matcher in matchers)
+        layers_run.append(early.layers_run)
+        agreements.append(agreement(early.indices, late.indices))
+    return float(np.mean(layers_run)), float(np.mean(agreements))
