@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from feature_matcher_ros.errors import ConfigError, OutputError, TrainingError
-from feature_matcher_ros.training.config import TrainingConfig
+from feature_matcher_ros.training.config import TrainingConfig, recipe_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +32,7 @@ def save_checkpoint(path: Path, config: TrainingConfig, checkpoint: Checkpoint) 
     Raises:
         OutputError: it cannot be written.
     """
-    content = {"config": json.dumps(asdict(config)), **{name: getattr(checkpoint, name) for name in _FIELDS}}
+    content = {"config": json.dumps(recipe_of(config)), **{name: getattr(checkpoint, name) for name in _FIELDS}}
     unfinished = path.with_suffix(".unfinished")
     try:
         torch.save(content, unfinished)
@@ -60,7 +60,7 @@ def load_checkpoint(path: Path, config: TrainingConfig) -> Checkpoint:
         raise TrainingError(
             f"the checkpoint {path} is damaged ({type(error).__name__}): delete it to begin anew."
         ) from error
-    difference = _first_difference(stored, json.loads(json.dumps(asdict(config))))
+    difference = _first_difference(stored, json.loads(json.dumps(recipe_of(config))))
     if difference is not None:
         name, old, new = difference
         raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from feature_matcher_ros.config import ExtractorConfig
@@ -92,6 +92,15 @@ def preset(name: str) -> TrainingConfig:
     if name not in PRESETS:
         raise ConfigError(f"'{name}' is no training preset: choose from {', '.join(PRESETS)}.")
     return PRESETS[name]
+
+
+def recipe_of(config: DataConfig | TrainingConfig) -> dict[str, Any]:
+    """What decides the outcome, as plain values; not how fast points are found, and by what."""
+    content = asdict(config)
+    extractor = content.get("data", content)["extractor"]
+    for name in ("runtime", "num_threads"):
+        del extractor[name]
+    return content
 
 
 def with_settings(config: TrainingConfig, settings: Sequence[str]) -> TrainingConfig:

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +19,7 @@ from feature_matcher_ros.config import ExtractorConfig
 from feature_matcher_ros.datatypes import Features, Image
 from feature_matcher_ros.errors import OutputError, SourceError
 from feature_matcher_ros.extractors import create_extractor
-from feature_matcher_ros.training.config import DataConfig
+from feature_matcher_ros.training.config import DataConfig, recipe_of
 from feature_matcher_ros.training.flat_scenes import flat_pictures
 from feature_matcher_ros.training.photographs import procedural_photograph, read_photograph
 from feature_matcher_ros.training.rendered_scenes import draw_photographs, rendered_pictures
@@ -179,5 +179,5 @@ _NAMES = (
 
 def _fingerprint(config: DataConfig, photographs: Sequence[Path]) -> str:
     """A folder name that changes with anything that the views of a scene depend on."""
-    content = {**asdict(config), "num_scenes": 0}, [(path.name, path.stat().st_size) for path in photographs]
+    content = {**recipe_of(config), "num_scenes": 0}, [(path.name, path.stat().st_size) for path in photographs]
     return f"{config.extractor.name}_{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"

@@ -73,6 +73,8 @@ def test_a_checkpoint_is_of_its_recipe_alone(config: TrainingConfig, scenes: lis
     Trainer(with_settings(config, ["matching.steps=2", "confidence.steps=2"]), scenes, tmp_path, OPTIONS).run()
     with pytest.raises(ConfigError, match=r"was trained with matching\.steps = 2, not 8"):
         Trainer(config, scenes, tmp_path, OPTIONS)
+    threads = ["matching.steps=2", "confidence.steps=2", "data.extractor.num_threads=3"]
+    Trainer(with_settings(config, threads), scenes, tmp_path, OPTIONS)  # the outcome would be the same
     path = tmp_path / "checkpoint.pth"
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(TrainingError, match=r"damaged .*delete it"):
