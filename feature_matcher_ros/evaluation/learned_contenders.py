@@ -24,11 +24,11 @@ from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, open_lightglue
 from feature_matcher_ros.runtimes.manifest import read_manifest
 
-ALL_LAYERS = "all layers"
+ALL_LAYERS, ADAPTIVE = "all layers", "depth and width"
 MODES: Mapping[str, LightGlueRules] = {
     ALL_LAYERS: LightGlueRules(StopRule(None), PruneRule(None)),
     "depth": LightGlueRules(StopRule(), PruneRule(None)),
-    "depth and width": LightGlueRules(),
+    ADAPTIVE: LightGlueRules(),
 }
 KEYPOINTS = (256, 512, 1024, 2048, 4096)
 ONNX, TORCH, COMPILED = "onnx", "torch", "torch.compile"

@@ -24,7 +24,7 @@ from feature_matcher_ros.geometry import pose_from, rotation_from_vector
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, Stage
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 
-ROW = LearnedRow("onnx", "depth", 512, 500.0, 4, 5.5, 40.0, 70.0, 1.5, None, 60.0, 0.5)
+ROW = LearnedRow("onnx", "all layers", 512, 500.0, 4, 5.5, 40.0, 70.0, 1.5, None, 60.0, 0.5)
 BENCHMARK = LearnedBenchmark("a machine", "lightglue net", "sift", ("pairs",), 2, 120.0, 140.0, ("a note",), (ROW,))
 
 
