@@ -1,4 +1,4 @@
-"""The benchmark of detector-free matchers."""
+"""Detector-free matchers on image pairs: their benchmark, and what an evaluation says of them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ torch = pytest.importorskip("torch", reason="exporting networks needs torch: pip
 pytest.importorskip("onnx", reason="the export needs onnx: pip install feature_matcher_ros[torch]")
 
 from feature_matcher_ros.cli import main  # noqa: E402
+from feature_matcher_ros.config import FrontEndConfig, override  # noqa: E402
 from feature_matcher_ros.errors import RuntimeLoadError  # noqa: E402
 from feature_matcher_ros.evaluation.dense_benchmark import DenseSetting, dense_table, run_dense_benchmark  # noqa: E402
+from feature_matcher_ros.evaluation.evaluate_pairs import evaluate_pairs  # noqa: E402
 from feature_matcher_ros.export.dense_to_onnx import export_dense  # noqa: E402
 from feature_matcher_ros.export.to_onnx import Origin  # noqa: E402
 from feature_matcher_ros.geometry import pose_from  # noqa: E402
@@ -62,6 +64,14 @@ def test_all_networks_take_turns_at_all_sizes(folders: tuple[Path, Path], pairs:
         assert (row.over_last is None) == row.network.startswith("loftr")
     header, rows = dense_table(benchmark)
     assert [len(row) for row in rows] == [len(header)] * 6
+
+
+def test_no_extractor_is_recorded_where_none_is_used(folders: tuple[Path, Path], pairs: Path) -> None:
+    values = {"matcher.name": "loftr", "matcher.graphs": str(folders[1]), "matcher.min_score": 0.0}
+    evaluation = evaluate_pairs(pairs, override(FrontEndConfig(), values), ("poselib",))
+    assert (evaluation.matcher, evaluation.extractor, evaluation.max_keypoints) == ("loftr", None, None)
+    assert evaluation.num_pairs == 2
+    assert evaluation.mean_num_matches > 0
 
 
 @pytest.mark.slow
