@@ -195,7 +195,7 @@ class TrackConfig:
     """How correspondences keep their identity across keyframes."""
 
     merge_radius_px: float = parameter(
-        2.0, "matches without keypoint numbers join a track whose point lies this close", unit="px", minimum=0.0
+        4.0, "matches without keypoint numbers join a track whose point lies this close", unit="px", minimum=0.0
     )
 
 

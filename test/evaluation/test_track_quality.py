@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_matcher_ros.config import FrontEndConfig, override
-from feature_matcher_ros.datatypes import Float, Trajectory
+from feature_matcher_ros.config import FrontEndConfig, TrackConfig, override
+from feature_matcher_ros.datatypes import Float, Matches, Trajectory
 from feature_matcher_ros.evaluation.evaluate import evaluate_run
 from feature_matcher_ros.evaluation.replay import replay
 from feature_matcher_ros.evaluation.summary import track_rows
 from feature_matcher_ros.evaluation.track_quality import KeyframeLink, reprojection_errors_px, track_quality
 from feature_matcher_ros.geometry import invert_pose, pose_from, rotation_from_vector
+from feature_matcher_ros.tracks import TrackRegistry, TrackTable
 
 FOCAL_PX, NUM_KEYFRAMES, PERIOD_NS = 500.0, 14, 10**9
 Stretch = tuple[int, int]  # first and last keyframe that sees a track
@@ -108,6 +109,38 @@ def test_nothing_followed_is_not_measured() -> None:
     quality = track_quality(invented([(0, 5)], camera_path())[0], elsewhere)
     assert quality is not None
     assert (quality.mean_length, quality.consistent_share) == (6.0, None)
+
+
+def over_a_plane(pixels: Float, poses: Trajectory, number: int) -> Float:
+    """Where the camera of the next keyframe sees what pixels of one show, of a slanted plane."""
+    normal, distance = np.array([0.2, 0.1, 0.97]), 12.0
+    here, there = poses.world_from_cam[number], invert_pose(poses.world_from_cam[number + 1])
+    rays = np.column_stack(((pixels - (320.0, 240.0)) / FOCAL_PX, np.ones(len(pixels)))) @ here[:3, :3].T
+    places = here[:3, 3] + rays * ((distance - here[:3, 3] @ normal) / (rays @ normal))[:, None]
+    seen = places @ there[:3, :3].T + there[:3, 3]
+    return FOCAL_PX * seen[:, :2] / seen[:, 2:] + (320.0, 240.0)
+
+
+@pytest.mark.parametrize("is_anchored", [True, False])
+def test_matches_of_a_grid_stay_at_their_points_when_anchored(is_anchored: bool) -> None:
+    """A matcher without keypoints begins in every keyframe at the places of its cells; half of them match at a time."""
+    rng, poses = np.random.default_rng(0), camera_path()
+    registry, table = TrackRegistry(TrackConfig()), TrackTable.empty()
+    grid = np.stack(np.meshgrid(np.arange(16, 632, 8), np.arange(16, 472, 8)), axis=-1).reshape(-1, 2)
+    links = []
+    for number in range(NUM_KEYFRAMES - 1):
+        points0 = grid[rng.random(len(grid)) < 0.5].astype(np.float32)
+        points1 = (over_a_plane(points0, poses, number) + rng.normal(0, 0.3, points0.shape)).astype(np.float32)
+        matches = Matches(points0, points1, np.ones(len(points0), np.float32))
+        ids, table = registry.label(table, matches)
+        matches = registry.anchored(table, ids, matches) if is_anchored else matches
+        table = registry.carry(ids, matches, np.ones(len(matches), np.bool_))
+        links.append(link(number + 1, ids, matches.points1.astype(np.float64)))
+    quality = track_quality(links, poses)
+    assert quality is not None
+    assert quality.num_checked > 1000
+    assert quality.consistent_share is not None
+    assert quality.consistent_share > 0.99 if is_anchored else quality.consistent_share < 0.9
 
 
 @pytest.mark.data
