@@ -11,8 +11,10 @@ from feature_matcher_ros.config import FrontEndConfig, TrackConfig, override
 from feature_matcher_ros.datatypes import Float, Matches, Trajectory
 from feature_matcher_ros.evaluation.evaluate import evaluate_run
 from feature_matcher_ros.evaluation.replay import replay
+from feature_matcher_ros.evaluation.report import render_report
 from feature_matcher_ros.evaluation.summary import track_rows
 from feature_matcher_ros.evaluation.track_quality import KeyframeLink, reprojection_errors_px, track_quality
+from feature_matcher_ros.evaluation.worst_pairs import WorstPairs
 from feature_matcher_ros.geometry import invert_pose, pose_from, rotation_from_vector
 from feature_matcher_ros.tracks import TrackRegistry, TrackTable
 
@@ -149,8 +151,12 @@ def test_tracks_of_a_drive(shared_data: Path, tmp_path: Path) -> None:
     """Points of a real sequence are followed, and stay the same points."""
     config = override(FrontEndConfig(), {"matcher.name": "mutual_nearest"})
     replay(shared_data / "sequences" / "kitti_seq1", tmp_path / "run", config=config)
-    tracks = evaluate_run(tmp_path / "run").tracks
+    evaluation = evaluate_run(tmp_path / "run")
+    tracks = evaluation.tracks
     assert tracks is not None
+    assert f"{tracks.num_tracks} tracks over {tracks.num_keyframes} keyframes" in render_report(
+        evaluation, WorstPairs((), "")
+    )
     assert tracks.num_keyframes >= 10
     assert tracks.mean_length >= 2.5
     assert tracks.longest >= 10
