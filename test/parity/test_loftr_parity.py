@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="parity needs torch: pip install feature_matcher_ros[torch]")
 pytest.importorskip("onnx", reason="parity of graphs needs onnx: pip install feature_matcher_ros[torch]")
-sys.path.insert(0, str(Path(__file__).parent))
 
 from loftr_reference import CHANNELS, REFERENCE, images, seeded_tensors  # noqa: E402
 
