@@ -65,5 +65,5 @@ def assert_same_matches(graphs: DenseGraphs, stored: dict[str, np.ndarray]) -> N
     matches = matcher.match(*(matcher.extract(image) for image in images()))
     assert len(matches) == len(stored["confidence"]) > 100
     assert np.array_equal(matches.points0, stored["keypoints0"])
-    assert np.abs(matches.points1 - stored["keypoints1"]).max() < 0.05
-    assert np.abs(matches.scores - stored["confidence"]).max() < 1e-3
+    assert np.abs(matches.points1 - stored["keypoints1"]).max() < 0.005
+    assert np.abs(matches.scores - stored["confidence"]).max() < 1e-4
