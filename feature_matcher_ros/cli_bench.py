@@ -13,7 +13,10 @@ from feature_matcher_ros.cli_console import console, print_table, progress_bar
 
 def bench(
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")] = Path("bench.json"),
-    graphs: Annotated[Path | None, typer.Option(help="Time only the matching network of this folder.")] = None,
+    graphs: Annotated[
+        list[Path] | None,
+        typer.Option(help="Time only the matching network of this folder. Repeatable for detector-free ones."),
+    ] = None,
     points: Annotated[Path | None, typer.Option(help="Folder of the extractor's graphs; otherwise SIFT.")] = None,
     weights: Annotated[
         Path | None, typer.Option(help="The file that the graphs were exported from, to compare with torch.")
@@ -26,17 +29,25 @@ def bench(
     plot: Annotated[Path | None, typer.Option(help="Picture of the cost against keypoints to write.")] = None,
 ) -> None:
     """Time every stage on this machine, on one core and on two, and the learned matcher, beside torch if installed."""
+    from feature_matcher_ros.evaluation.dense_benchmark import DenseSetting
     from feature_matcher_ros.evaluation.learned_contenders import KEYPOINTS, LearnedSetting
+    from feature_matcher_ros.models.dense_config import DENSE_METHODS
+    from feature_matcher_ros.runtimes.manifest import read_manifest
     from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 
-    if graphs is None:
+    if graphs and (len(graphs) > 1 or read_manifest(graphs[0]).method in DENSE_METHODS):
+        _bench_dense(DenseSetting(tuple(graphs), tuple(pairs or ()), num_threads=threads), output)
+        return
+    if graphs:
+        folder = graphs[0]
+    else:
         _bench_stages(output)
         output = output.with_stem(f"{output.stem}_learned")
-        graphs = shipped_graphs("lightglue_sift")
-        weights = graphs.with_suffix(".safetensors") if find_spec("torch") and find_spec("onnx") else None
+        folder = shipped_graphs("lightglue_sift")
+        weights = folder.with_suffix(".safetensors") if find_spec("torch") and find_spec("onnx") else None
     sizes = tuple(sorted(set(keypoints or KEYPOINTS)))
     _bench_learned(
-        LearnedSetting(graphs, points, weights, tuple(pairs or ()), sizes, num_threads=threads), output, plot
+        LearnedSetting(folder, points, weights, tuple(pairs or ()), sizes, num_threads=threads), output, plot
     )
 
 
@@ -46,6 +57,18 @@ def _bench_stages(output: Path) -> None:
     with progress_bar("bench") as on_progress:
         benchmark = run_benchmark(on_progress=on_progress)
     print_table(*benchmark_table(benchmark), title=benchmark.machine)
+    write_benchmark(benchmark, output)
+    console.print(f"wrote {output}")
+
+
+def _bench_dense(setting: Any, output: Path) -> None:
+    from feature_matcher_ros.evaluation.benchmark import write_benchmark
+    from feature_matcher_ros.evaluation.dense_benchmark import dense_table, run_dense_benchmark
+
+    with progress_bar("detector-free matchers") as on_progress:
+        benchmark = run_dense_benchmark(setting, on_progress=on_progress)
+    title = f"{', '.join(benchmark.pairs)}, {benchmark.num_threads} threads: {benchmark.machine}"
+    print_table(*dense_table(benchmark), title=title)
     write_benchmark(benchmark, output)
     console.print(f"wrote {output}")
 

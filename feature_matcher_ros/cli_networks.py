@@ -76,7 +76,8 @@ def verify(names: NamesArgument = None, folder: FolderOption = None) -> None:
     place = folder or default_weights_folder()
     entries = _chosen(names) if names else [entry for entry in PUBLISHED_WEIGHTS if (place / entry.file_name).is_file()]
     for entry in entries:
-        typer.echo(f"{verify_weights(entry, place)} is as published")
+        is_known = entry.sha256 is not None
+        typer.echo(f"{verify_weights(entry, place)} is {'as published' if is_known else 'there, but unverified'}")
     if not entries:
         typer.echo(f"no weights lie in {place}")
 

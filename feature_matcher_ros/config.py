@@ -27,7 +27,7 @@ _YAML_HEADER = """\
 """
 
 
-_MATCHERS = ("mutual_nearest", "lightglue", "efficient_loftr")
+_MATCHERS = ("mutual_nearest", "lightglue", "efficient_loftr", "loftr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class MatcherConfig:
     """How the points of two images are paired."""
 
     name: str = parameter(
-        "mutual_nearest", "method that pairs points; efficient_loftr uses no extractor", choices=_MATCHERS
+        "mutual_nearest", "method that pairs points; the last two use no extractor", choices=_MATCHERS
     )
     max_ratio: float = parameter(
         0.9,
@@ -129,9 +129,11 @@ class MatcherConfig:
         "full", "how efficient_loftr compares: by probabilities, or faster without", choices=("full", "optimized")
     )
     max_image_px: int = parameter(
-        640, "efficient_loftr shrinks an image with a longer side than this", unit="px", minimum=32
+        640, "a method without extractor shrinks an image with a longer side than this", unit="px", minimum=32
     )
-    max_matches: int = parameter(2048, "efficient_loftr gives no more matches than this, the best", minimum=1)
+    max_matches: int = parameter(
+        2048, "a method without extractor gives no more matches than this, the best", minimum=1
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,7 @@ class TrackConfig:
     """How correspondences keep their identity across keyframes."""
 
     merge_radius_px: float = parameter(
-        2.0, "matches without keypoint numbers join a track whose point lies this close", unit="px", minimum=0.0
+        4.0, "matches without keypoint numbers join a track whose point lies this close", unit="px", minimum=0.0
     )
 
 

@@ -139,6 +139,8 @@ class FrontEnd:
                 # Two motions explain a plane equally well, but not equally well where it lies.
                 known = keyframe.landmarks.to_points(track_ids)
                 estimate = without_length(estimate_from_normalized(x0, x1, *cameras, self._config.pose, metric=known))
+        with timer.stage("track"):
+            matches = self._registry.anchored(keyframe.tracks, track_ids, matches)
         return _Pair(keyframe, matches, x0, x1, track_ids, metric, estimate)
 
     def _connected(

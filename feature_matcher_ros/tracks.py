@@ -2,12 +2,13 @@
 
 A track is one point of the world seen again and again. Matchers with keypoints name it by keypoint
 number; matchers without repeatable keypoints by position: a match joins the track whose anchor lies
-within a merge radius in the keyframe, and keeps its own sub-pixel position.
+within a merge radius in the keyframe, and is moved there by the little that is missing, in both images.
+Without that the point would wander by as much from keyframe to keyframe.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -51,6 +52,19 @@ class TrackRegistry:
         ids[new] = np.arange(self._next_id, self._next_id + np.count_nonzero(new), dtype=np.uint32)
         self._next_id += int(np.count_nonzero(new))
         return ids, _extended(table, ids[new], matches.points0[new], _keypoints(matches, 0)[new])
+
+    @staticmethod
+    def anchored(table: TrackTable, ids: Ids, matches: Matches) -> Matches:
+        """The matches at the points of their tracks, given what ``label`` returned.
+
+        That the motion is the same a few pixels aside is true but for a turn or a change of scale, which are small
+        against the distance that it bridges.
+        """
+        if matches.indices is not None:
+            return matches
+        order = np.argsort(table.ids)
+        anchors = table.points[order[np.searchsorted(table.ids, ids, sorter=order)]]
+        return replace(matches, points0=anchors, points1=matches.points1 + (anchors - matches.points0))
 
     @staticmethod
     def carry(ids: Ids, matches: Matches, inliers: NDArray[np.bool_]) -> TrackTable:

@@ -73,6 +73,24 @@ def test_anchors_merge_within_the_radius_and_not_beyond() -> None:
     assert far.tolist() != first.tolist()  # 2.26 px away
 
 
+def test_a_match_near_an_anchor_is_moved_onto_it() -> None:
+    """In both images alike; matches with keypoint numbers, and those of new tracks, stay where they are."""
+    registry = TrackRegistry(TrackConfig(merge_radius_px=4.0))
+    seen = np.array([[100.3, 50.6], [300.0, 200.0]], np.float32)
+    first, _ = registry.label(TrackTable.empty(), Matches(seen - 7.0, seen, np.ones(2, np.float32)))
+    table = TrackTable(first, seen, np.full(2, -1, np.int32))
+    on_grid = np.array([[304.0, 200.0], [200.0, 96.0], [104.0, 48.0]], np.float32)
+    matches = Matches(on_grid, on_grid + np.float32([5.0, 2.0]), np.ones(3, np.float32))
+    ids, table = registry.label(table, matches)
+    moved = registry.anchored(table, ids, matches)
+    assert ids.tolist() == [first[1], 3, 4]  # the third one is 4.5 px away
+    assert np.array_equal(moved.points0[0], seen[1])
+    assert np.allclose(moved.points1 - moved.points0, [5.0, 2.0])
+    assert np.array_equal(moved.points0[1:], on_grid[1:])
+    numbered = Matches(on_grid, on_grid, np.ones(3, np.float32), np.zeros((3, 2), np.int32))
+    assert registry.anchored(table, ids, numbered) is numbered
+
+
 def test_no_matches_give_no_ids() -> None:
     registry = TrackRegistry(TrackConfig())
     none = np.zeros((0, 2), np.float32)

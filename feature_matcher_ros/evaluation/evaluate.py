@@ -26,6 +26,8 @@ from feature_matcher_ros.evaluation.pair_accuracy import (
 from feature_matcher_ros.evaluation.pair_table import STAGES, PairRow
 from feature_matcher_ros.evaluation.run_folder import RunFolder, RunInfo
 from feature_matcher_ros.evaluation.sequences import Modality
+from feature_matcher_ros.evaluation.track_links import keyframe_links
+from feature_matcher_ros.evaluation.track_quality import TrackQuality, track_quality
 from feature_matcher_ros.evaluation.trajectories import read_tum
 from feature_matcher_ros.evaluation.trajectory_accuracy import (
     AlignedTrajectory,
@@ -91,6 +93,7 @@ class RunEvaluation:
     metric: bool
     trajectory: TrajectoryAccuracy | None
     pairs: PairAccuracy | None
+    tracks: TrackQuality | None  # at the true poses, or else at the estimated ones; None without topics
     remarks: tuple[str, ...]  # sentences that a reader of the numbers should know
     series: RunSeries = field(metadata=LEFT_OUT)
 
@@ -129,6 +132,7 @@ def evaluate_run(run: Path, ground_truth: Path | None = None) -> RunEvaluation:
         metric=metric,
         trajectory=accuracy,
         pairs=pair_accuracy(errors, min_baseline_m) if errors else None,
+        tracks=track_quality(keyframe_links(folder, rows), truth or estimate),
         remarks=tuple(remarks),
         series=RunSeries(rows, errors, estimate, aligned, truth),
     )

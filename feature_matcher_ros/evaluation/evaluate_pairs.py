@@ -19,6 +19,7 @@ from feature_matcher_ros.evaluation.opencv_estimator import estimate_relative_po
 from feature_matcher_ros.evaluation.pair_sets import ImagePair, load_pairs
 from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.matchers.matcher import Matcher
+from feature_matcher_ros.models.dense_config import DENSE_METHODS
 from feature_matcher_ros.relative_pose import estimate_relative_pose
 
 WRONG_DEG = 20.0  # a pose that is off by more should not have been given
@@ -81,8 +82,8 @@ class PairSetEvaluation:
     name: str
     path: Path
     matcher: str
-    extractor: str
-    max_keypoints: int
+    extractor: str | None  # None: the matcher needs none
+    max_keypoints: int | None
     num_pairs: int
     mean_num_matches: float
     precision: dict[float, float]  # mean over the pairs; where there is none it counts as 0
@@ -113,6 +114,7 @@ def evaluate_pairs(
         if name not in ESTIMATORS:
             raise ConfigError(f"'{name}' is no pose estimator: choose from {', '.join(ESTIMATORS)}.")
     matcher, pairs = create_matcher(config), load_pairs(path)
+    extractor = None if config.matcher.name in DENSE_METHODS else config.extractor
     outcomes = []
     for number, pair in enumerate(pairs, start=1):
         outcomes.append(_evaluate_pair(pair, matcher, config.pose, estimators))
@@ -121,8 +123,8 @@ def evaluate_pairs(
         name=path.stem,
         path=path,
         matcher=matcher.name,
-        extractor=config.extractor.name,
-        max_keypoints=config.extractor.max_keypoints,
+        extractor=None if extractor is None else extractor.name,
+        max_keypoints=None if extractor is None else extractor.max_keypoints,
         num_pairs=len(outcomes),
         mean_num_matches=float(np.mean([outcome.num_matches for outcome in outcomes])),
         precision={threshold: _mean_precision(outcomes, threshold) for threshold in PRECISION_THRESHOLDS},

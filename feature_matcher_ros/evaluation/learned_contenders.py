@@ -112,7 +112,10 @@ def point_pairs(setting: LearnedSetting, size: int) -> list[PointPair]:
 def _extracted(setting: LearnedSetting) -> list[PointPair]:
     """The points of all pairs, extracted once in a process, as many as are ever wanted."""
     extractor = _extractor(setting, max(setting.keypoints))
-    return [(extractor.extract(image0), extractor.extract(image1)) for image0, image1 in _image_pairs(setting)]
+    return [
+        (extractor.extract(image0), extractor.extract(image1))
+        for image0, image1 in image_pairs(setting.pairs, setting.max_pairs)
+    ]
 
 
 def _best(features: Features, size: int) -> Features:
@@ -137,14 +140,15 @@ def _extractor(setting: LearnedSetting, size: int) -> Extractor:
     )
 
 
-def _image_pairs(setting: LearnedSetting) -> list[ImagePair]:
-    if not setting.pairs:
-        frames = islice(demo_frames(Modality.STEREO, width=640, rate_hz=_DEMO_RATE_HZ), 2, 3 + setting.max_pairs)
+def image_pairs(paths: tuple[Path, ...], max_pairs: int) -> list[ImagePair]:
+    """So many pairs of each JSON file, spread over it; without a file, of rendered frames, 640 pixels wide."""
+    if not paths:
+        frames = islice(demo_frames(Modality.STEREO, width=640, rate_hz=_DEMO_RATE_HZ), 2, 3 + max_pairs)
         return list(pairwise(frame.image for frame, _ in frames))
     found: list[ImagePair] = []
-    for path in setting.pairs:
+    for path in paths:
         pairs = load_pairs(path)
-        for pair in pairs[:: math.ceil(len(pairs) / setting.max_pairs)]:
+        for pair in pairs[:: math.ceil(len(pairs) / max_pairs)]:
             frame0, frame1 = pair.frames()
             found.append((frame0.image, frame1.image))
     return found

@@ -16,6 +16,7 @@ from feature_matcher_ros.evaluation.report_plots import (
     plot_timeline,
     plot_trajectory,
 )
+from feature_matcher_ros.evaluation.track_quality import CONSISTENT_PX, WINDOW
 from feature_matcher_ros.evaluation.worst_pairs import WorstPairs, draw_worst_pairs
 
 
@@ -38,7 +39,7 @@ def render_report(evaluation: RunEvaluation, worst: WorstPairs) -> str:
         html.remarks(evaluation.remarks),
         _trajectory(evaluation),
         _pairs(evaluation),
-        html.section("Matches", html.figure(plot_matches(evaluation))),
+        html.section("Matches", html.figure(plot_matches(evaluation)), *_tracks(evaluation)),
         html.section("Frames", html.figure(plot_timeline(evaluation)), _counts(evaluation)),
         html.section("Latency", html.figure(plot_latency(evaluation)), *_latency_tables(evaluation)),
         _worst_pairs(worst),
@@ -123,6 +124,24 @@ def _pairs(evaluation: RunEvaluation) -> str:
         "reported sigmas are right, as far as the truth itself is exact."
     )
     return html.section("Errors", html.figure(plot_errors(evaluation)), *blocks, note=note)
+
+
+def _tracks(evaluation: RunEvaluation) -> tuple[str, ...]:
+    tracks = evaluation.tracks
+    if tracks is None:
+        return ()
+    poses = "estimated" if evaluation.series.truth is None else "true"
+    facts = [
+        f"{tracks.num_tracks} tracks over {tracks.num_keyframes} keyframes, the longest seen in {tracks.longest}",
+        f"of {WINDOW} in a row a track is seen in {tracks.mean_length:.1f} on average",
+    ]
+    if tracks.consistent_share is not None:
+        facts.append(
+            f"{summary.percent(tracks.consistent_share)} of {tracks.num_checked} tracks of three rays or more are seen "
+            f"within {CONSISTENT_PX:g} px of where one point would be at the {poses} poses, "
+            f"the worst ray at the median by {tracks.median_error_px:.2f} px"
+        )
+    return (f'<p class="note">{"; ".join(facts)}.</p>',)
 
 
 def _counts(evaluation: RunEvaluation) -> str:

@@ -10,6 +10,7 @@ from feature_matcher_ros.evaluation.pair_accuracy import (
     Consistency,
     PairAccuracy,
 )
+from feature_matcher_ros.evaluation.track_quality import CONSISTENT_PX, WINDOW, TrackQuality
 from feature_matcher_ros.evaluation.trajectory_accuracy import TrajectoryAccuracy
 
 Rows = list[tuple[str, str]]
@@ -21,6 +22,7 @@ def summary_rows(evaluation: RunEvaluation) -> Rows:
     return [
         *frame_rows(evaluation),
         *pair_rows(evaluation.pairs),
+        *track_rows(evaluation.tracks),
         *trajectory_rows(evaluation.trajectory),
         *latency_rows(evaluation),
     ]
@@ -57,6 +59,17 @@ def pair_rows(pairs: PairAccuracy | None) -> Rows:
         ("direction error, median / 90 %", spread(directions, "°", 1)),
         ("scale error, median / 90 %", spread(scales, " %", 1)),
         (f"off by > {WRONG_ROTATION_DEG:g}° or {WRONG_DIRECTION_DEG:g}°", wrong),
+    ]
+
+
+def track_rows(tracks: TrackQuality | None) -> Rows:
+    """How points were followed over keyframes."""
+    return [
+        (f"keyframes a track is seen in, of {WINDOW}", number(None if tracks is None else tracks.mean_length, 1)),
+        (
+            f"tracks of one point within {CONSISTENT_PX:g} px",
+            percent(None if tracks is None else tracks.consistent_share),
+        ),
     ]
 
 

@@ -24,11 +24,12 @@ from feature_matcher_ros.matchers.dense_graphs import (
     FULL,
     OPTIMIZED,
     DenseGraphs,
+    coarse_names,
     dense_specs,
     round_name,
 )
-from feature_matcher_ros.models.dense_config import CELL_PX, EFFICIENT_LOFTR, EfficientLoftrConfig
-from feature_matcher_ros.models.dense_stages import BackboneStage, CoarseStage, DenseNetwork, FineStage, RoundStage
+from feature_matcher_ros.models.dense_config import CELL_PX, DenseConfig
+from feature_matcher_ros.models.dense_stages import AnyDenseNetwork, BackboneStage, CoarseStage, FineStage, RoundStage
 from feature_matcher_ros.runtimes import open_runtime
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
 from feature_matcher_ros.runtimes.manifest import GraphEntry, Manifest, sha256_of, write_manifest
@@ -40,7 +41,7 @@ _MAX_DIFFERENCE = 1e-3  # of what graph and network compute, relative to the lar
 _SAME_CHOICES = 0.8  # share of cells and pixels that both choose; where two are nearly as good, rounding decides
 
 
-def dense_by_torch(network: DenseNetwork, is_optimized: bool = False, device: str = "cpu") -> DenseGraphs:
+def dense_by_torch(network: AnyDenseNetwork, is_optimized: bool = False, device: str = "cpu") -> DenseGraphs:
     """Open a network for execution by torch, without any file."""
     specs, stages = dense_specs(network.config), _stages(network)
     opened = {name: TorchRuntime(stage, specs[name], device) for name, stage in stages.items()}
@@ -49,7 +50,7 @@ def dense_by_torch(network: DenseNetwork, is_optimized: bool = False, device: st
     return DenseGraphs(network.config, opened[BACKBONE], rounds, coarse, is_optimized, opened[FINE])
 
 
-def export_dense(network: DenseNetwork, origin: Origin, folder: Path) -> Manifest:
+def export_dense(network: AnyDenseNetwork, origin: Origin, folder: Path) -> Manifest:
     """Write all graphs of a network and their manifest into a folder, which is made if it is not there.
 
     Raises:
@@ -71,16 +72,16 @@ def export_dense(network: DenseNetwork, origin: Origin, folder: Path) -> Manifes
     }
     versions = {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
     manifest = Manifest(
-        EFFICIENT_LOFTR, origin.weights, origin.licence, origin.source, "standard", asdict(config), entries, versions
+        config.method, origin.weights, origin.licence, origin.source, "standard", asdict(config), entries, versions
     )
     write_manifest(folder, manifest)
     return manifest
 
 
-def _stages(network: DenseNetwork) -> dict[str, nn.Module]:
+def _stages(network: AnyDenseNetwork) -> dict[str, nn.Module]:
     stages: dict[str, nn.Module] = {BACKBONE: BackboneStage(network)}
     stages |= {round_name(number + 1): RoundStage(network, number) for number in range(network.config.rounds)}
-    stages |= {name: CoarseStage(network, name == OPTIMIZED) for name in (FULL, OPTIMIZED)}
+    stages |= {name: CoarseStage(network, name == OPTIMIZED) for name in coarse_names(network.config)}
     return stages | {FINE: FineStage(network)}
 
 
@@ -122,7 +123,7 @@ def _dynamic(tensor: TensorSpec) -> dict[int, str]:
 
 
 def _examples(
-    stages: Mapping[str, nn.Module], specs: Mapping[str, GraphSpec], config: EfficientLoftrConfig
+    stages: Mapping[str, nn.Module], specs: Mapping[str, GraphSpec], config: DenseConfig
 ) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
     """The inputs of every graph for two images of different sizes."""
     sizes = (4 * config.multiple, 5 * config.multiple), (6 * config.multiple, 3 * config.multiple)
@@ -133,7 +134,7 @@ def _examples(
 def _run(
     stages: Mapping[str, nn.Module],
     specs: Mapping[str, GraphSpec],
-    config: EfficientLoftrConfig,
+    config: DenseConfig,
     sizes: tuple[tuple[int, int], tuple[int, int]],
     num_matches: int,
 ) -> Iterator[tuple[str, dict[str, NDArray[Any]], dict[str, NDArray[Any]]]]:
@@ -171,7 +172,7 @@ def _cells(size: tuple[int, int]) -> NDArray[np.float32]:
 
 
 def _checked(
-    stages: Mapping[str, nn.Module], specs: Mapping[str, GraphSpec], config: EfficientLoftrConfig, folder: Path
+    stages: Mapping[str, nn.Module], specs: Mapping[str, GraphSpec], config: DenseConfig, folder: Path
 ) -> dict[str, float]:
     """Run every graph beside the network; the largest difference of each."""
     opened = {name: open_runtime(folder / f"{name}.onnx", spec, "onnx", 1) for name, spec in specs.items()}

@@ -11,6 +11,7 @@ from feature_matcher_ros.export.to_onnx import Origin, export_lightglue
 from feature_matcher_ros.models.checkpoint import read_checkpoint
 from feature_matcher_ros.models.efficient_loftr import efficient_loftr_from_checkpoint, is_efficient_loftr
 from feature_matcher_ros.models.lightglue import lightglue_from_checkpoint
+from feature_matcher_ros.models.loftr import is_loftr, loftr_from_checkpoint
 from feature_matcher_ros.models.point_networks import point_network_from_checkpoint, point_network_of_checkpoint
 from feature_matcher_ros.models.weights import recognised_weights
 from feature_matcher_ros.runtimes.manifest import Manifest, sha256_of
@@ -39,6 +40,8 @@ def export_checkpoint(
         return export_points(point_network_from_checkpoint(name, tensors), origin, folder)
     if is_efficient_loftr(tensors):
         return export_dense(efficient_loftr_from_checkpoint(tensors).merge(), origin, folder)
+    if is_loftr(tensors):
+        return export_dense(loftr_from_checkpoint(tensors), origin, folder)
     model = lightglue_from_checkpoint(tensors)
     return export_lightglue(model, origin, folder, confidence_thresholds=confidence_thresholds)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from feature_matcher_ros.config import FrontEndConfig, MatcherConfig
-from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.errors import ConfigError, RuntimeLoadError
 from feature_matcher_ros.extractors import create_extractor
 from feature_matcher_ros.extractors.extractor import Extractor
 from feature_matcher_ros.matchers.adaptive import BudgetRule, PruneRule, StopRule
@@ -15,7 +15,7 @@ from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules, re
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.matchers.mutual_nearest import MutualNearest
-from feature_matcher_ros.models.dense_config import EFFICIENT_LOFTR
+from feature_matcher_ros.models.dense_config import DENSE_METHODS
 from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 
 
@@ -27,14 +27,14 @@ def create_matcher(config: FrontEndConfig) -> Matcher:
         RuntimeLoadError: a folder does not hold the network of that name, or it cannot be opened.
         MatcherError: the matcher was not made for the points of the extractor.
     """
-    if config.matcher.name == EFFICIENT_LOFTR:
+    if config.matcher.name in DENSE_METHODS:
         return _detector_free(config.matcher)
     extractor = create_extractor(config.extractor)
     if config.matcher.name == "mutual_nearest":
         return MutualNearest(extractor, config.matcher)
     if config.matcher.name == "lightglue":
         return _lightglue(extractor, config.matcher)
-    known = ", ".join(("mutual_nearest", "lightglue", EFFICIENT_LOFTR))
+    known = ", ".join(("mutual_nearest", "lightglue", *DENSE_METHODS))
     raise ConfigError(f"matcher.name = '{config.matcher.name}' is unknown: choose from {known}.")
 
 
@@ -45,6 +45,11 @@ def _detector_free(config: MatcherConfig) -> DetectorFree:
             "feature-matcher export wrote of its authors' weights."
         )
     graphs = open_dense(Path(config.graphs), config.coarse == OPTIMIZED, num_threads=config.num_threads)
+    if graphs.config.method != config.name:
+        raise RuntimeLoadError(
+            f"{config.graphs} holds the graphs of '{graphs.config.method}', not of {config.name}: set matcher.name = "
+            f"{graphs.config.method}, or give another folder."
+        )
     return DetectorFree(graphs, dense_rules(config))
 
 

@@ -1,7 +1,7 @@
 """The graphs that a detector-free network is exported to, and what they take and give.
 
-``backbone`` runs once for each image, ``round1`` and those after it for each pair, then ``full`` or ``optimized``
-compares all cells with all cells, and ``fine`` finds the points in the cells that were matched.
+``backbone`` runs once for each image, ``round1`` and those after it for each pair, then ``full`` or ``optimized``, for
+networks that have it, compares all cells with all cells, and ``fine`` finds the points in the cells that were matched.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_matcher_ros.errors import RuntimeLoadError
-from feature_matcher_ros.models.dense_config import EFFICIENT_LOFTR, EfficientLoftrConfig, config_from_manifest
+from feature_matcher_ros.models.dense_config import DENSE_METHODS, DenseConfig, config_from_manifest
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
 from feature_matcher_ros.runtimes.manifest import Manifest, open_graph, read_manifest
 from feature_matcher_ros.runtimes.runtime import Runtime
@@ -25,7 +25,7 @@ FOLLOWING = "next_"  # before the name of a tensor that a round takes and gives
 class DenseGraphs:
     """A detector-free network, opened."""
 
-    config: EfficientLoftrConfig
+    config: DenseConfig
     backbone: Runtime
     rounds: tuple[Runtime, ...]
     coarse: Runtime
@@ -38,22 +38,33 @@ def round_name(number: int) -> str:
     return f"round{number}"
 
 
-def dense_specs(config: EfficientLoftrConfig) -> Mapping[str, GraphSpec]:
+def coarse_names(config: DenseConfig) -> tuple[str, ...]:
+    """The graphs that compare cells: of these, one is used."""
+    return (FULL, OPTIMIZED) if config.has_optimized else (FULL,)
+
+
+def dense_specs(config: DenseConfig) -> Mapping[str, GraphSpec]:
     """All graphs of a network by name, in the order in which they run."""
     specs = {BACKBONE: _backbone_spec(config)}
     for number in range(1, config.rounds + 1):
         specs[round_name(number)] = _round_spec(config, has_confidence=config.has_confidence and number < config.rounds)
-    return specs | dict.fromkeys((FULL, OPTIMIZED), _coarse_spec(config)) | {FINE: _fine_spec(config)}
+    return specs | dict.fromkeys(coarse_names(config), _coarse_spec(config)) | {FINE: _fine_spec(config)}
 
 
 def open_dense(folder: Path, is_optimized: bool = False, runtime: str = "auto", num_threads: int = 0) -> DenseGraphs:
     """Open an exported network after checking that its files are the ones that were exported.
 
     Raises:
-        RuntimeLoadError: the folder holds no such network, a file was changed, or the runtime cannot open it.
+        RuntimeLoadError: the folder holds no such network, a file was changed, the runtime cannot open it, or the
+            network's bare similarities cannot be taken for scores.
     """
     manifest = read_manifest(folder)
     config = _config_of(folder, manifest)
+    if is_optimized and not config.has_optimized:
+        raise RuntimeLoadError(
+            f"{folder} holds a network of {config.method}, which compares by probabilities alone: "
+            f"choose matcher.coarse = {FULL}."
+        )
     specs = dense_specs(config)
 
     def opened(name: str) -> Runtime:
@@ -65,21 +76,21 @@ def open_dense(folder: Path, is_optimized: bool = False, runtime: str = "auto", 
     )
 
 
-def _config_of(folder: Path, manifest: Manifest) -> EfficientLoftrConfig:
-    if manifest.method != EFFICIENT_LOFTR:
+def _config_of(folder: Path, manifest: Manifest) -> DenseConfig:
+    if manifest.method not in DENSE_METHODS:
         raise RuntimeLoadError(
-            f"{folder} holds the graphs of '{manifest.method}', not of {EFFICIENT_LOFTR}: give another folder, "
-            "written by feature-matcher export."
+            f"{folder} holds the graphs of '{manifest.method}', not of {' or '.join(DENSE_METHODS)}: give another "
+            "folder, written by feature-matcher export."
         )
     try:
-        return config_from_manifest(dict(manifest.network))
+        return config_from_manifest(manifest.method, dict(manifest.network))
     except TypeError as error:
         raise RuntimeLoadError(
             f"the manifest of {folder} does not describe a network ({error}): export the network again."
         ) from error
 
 
-def _backbone_spec(config: EfficientLoftrConfig) -> GraphSpec:
+def _backbone_spec(config: DenseConfig) -> GraphSpec:
     """A grey image in [0, 1], and where it has content, become features of three sizes."""
     return GraphSpec(
         inputs=(TensorSpec("image", (1, 1, "height", "width"), "float32"), _cells("")),
@@ -87,7 +98,7 @@ def _backbone_spec(config: EfficientLoftrConfig) -> GraphSpec:
     )
 
 
-def _round_spec(config: EfficientLoftrConfig, has_confidence: bool) -> GraphSpec:
+def _round_spec(config: DenseConfig, has_confidence: bool) -> GraphSpec:
     """States after one more round; where the network knows, how final the match of each cell of either image is."""
     states = _state(config, "0"), _state(config, "1")
     outputs = [TensorSpec(FOLLOWING + state.name, state.shape, state.dtype) for state in states]
@@ -96,7 +107,7 @@ def _round_spec(config: EfficientLoftrConfig, has_confidence: bool) -> GraphSpec
     return GraphSpec((*states, _cells("0"), _cells("1")), tuple(outputs))
 
 
-def _coarse_spec(config: EfficientLoftrConfig) -> GraphSpec:
+def _coarse_spec(config: DenseConfig) -> GraphSpec:
     """The best cell of image 1 for each of image 0, how good it is, and how good the best one of each of image 1 is.
 
     A pair is mutually best exactly if both values are the same.
@@ -111,7 +122,7 @@ def _coarse_spec(config: EfficientLoftrConfig) -> GraphSpec:
     )
 
 
-def _fine_spec(config: EfficientLoftrConfig) -> GraphSpec:
+def _fine_spec(config: DenseConfig) -> GraphSpec:
     """Where the points of pairs of cells lie, in pixels from the places of these."""
     return GraphSpec(
         inputs=(
@@ -129,7 +140,7 @@ def _fine_spec(config: EfficientLoftrConfig) -> GraphSpec:
     )
 
 
-def _state(config: EfficientLoftrConfig, side: str) -> TensorSpec:
+def _state(config: DenseConfig, side: str) -> TensorSpec:
     return TensorSpec(f"state{side}", (1, config.width, f"rows{side}", f"columns{side}"), "float32")
 
 
@@ -137,7 +148,7 @@ def _cells(side: str) -> TensorSpec:
     return TensorSpec(f"cells{side}", (1, 1, f"rows{side}", f"columns{side}"), "float32")
 
 
-def _maps(config: EfficientLoftrConfig, side: str) -> tuple[TensorSpec, ...]:
+def _maps(config: DenseConfig, side: str) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(name + side, (1, channels, f"{name}_rows{side}", f"{name}_columns{side}"), "float32")
         for name, (channels, _) in config.maps.items()

@@ -1,9 +1,9 @@
-"""Matching without detected points: Efficient LoFTR (arXiv 2403.04765)."""
+"""Matching without detected points: LoFTR (arXiv 2104.00680) and Efficient LoFTR (arXiv 2403.04765)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from feature_matcher_ros.extractors.selection import inside_mask
 from feature_matcher_ros.images import image_size, shrink_to_fit, to_grey, to_original_pixels
 from feature_matcher_ros.matchers.adaptive import StopRule, paper_thresholds
 from feature_matcher_ros.matchers.dense_graphs import FOLLOWING, DenseGraphs
-from feature_matcher_ros.models.dense_config import CELL_PX, EFFICIENT_LOFTR
+from feature_matcher_ros.models.dense_config import CELL_PX
 from feature_matcher_ros.runtimes.runtime import Tensor
 from feature_matcher_ros.timing import StageTimer
 
@@ -73,7 +73,7 @@ class DetectorFree:
 
     @property
     def name(self) -> str:
-        return EFFICIENT_LOFTR
+        return self._graphs.config.method
 
     @property
     def graphs(self) -> DenseGraphs:
@@ -119,9 +119,10 @@ class DetectorFree:
             MatcherError: the features are not those of a detector-free matcher.
         """
         pair = _dense(features0), _dense(features1)
-        timer = StageTimer()
         if len(features0) == 0 or len(features1) == 0:
-            return _matches(pair, np.zeros((0, 4), np.float32), np.zeros(0), 0, StopReason.NOTHING_MATCHABLE, timer)
+            nothing = _matches(pair, np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+            return replace(nothing, layers_run=0, stop_reason=StopReason.NOTHING_MATCHABLE)
+        timer = StageTimer()
         states, rounds, reason = self._attend(pair, timer)
         with timer.stage("coarse"):
             cell0, cell1, scores = self._coarse(pair, states)
@@ -129,7 +130,8 @@ class DetectorFree:
         if len(cell0):
             with timer.stage("fine"):
                 points = self._fine(pair, states, cell0, cell1)
-        return _matches(pair, points, scores, rounds, reason, timer)
+        matches = _matches(pair, points, scores)
+        return replace(matches, layers_run=rounds, stop_reason=reason, stages_ms=timer.stages_ms)
 
     def _attend(
         self, pair: tuple[DenseFeatures, DenseFeatures], timer: StageTimer
@@ -193,12 +195,7 @@ def calibrated(similarities: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _matches(
-    pair: tuple[DenseFeatures, DenseFeatures],
-    points: NDArray[np.float32],
-    scores: NDArray[np.floating],
-    rounds: int,
-    reason: StopReason,
-    timer: StageTimer,
+    pair: tuple[DenseFeatures, DenseFeatures], points: NDArray[np.float32], scores: NDArray[np.float32]
 ) -> Matches:
     """In pixels of the original images, without what lies outside of these or where a mask is 0."""
     points0, points1 = (
@@ -206,14 +203,7 @@ def _matches(
         for part, features in zip((points[:, :2], points[:, 2:]), pair, strict=True)
     )
     seen = _is_inside(points0, pair[0]) & _is_inside(points1, pair[1])
-    return Matches(
-        points0=points0[seen],
-        points1=points1[seen],
-        scores=scores[seen].astype(np.float32),
-        layers_run=rounds,
-        stop_reason=reason,
-        stages_ms=timer.stages_ms,
-    )
+    return Matches(points0[seen], points1[seen], scores[seen])
 
 
 def _dense(features: Features) -> DenseFeatures:

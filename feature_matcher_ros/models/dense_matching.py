@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_MASKED = -1e9
+MASKED = -1e9
 
 
 def masked_logits(state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
@@ -14,8 +14,8 @@ def masked_logits(state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor
     Two more channels carry this in the product itself, which saves passes over a large matrix.
     """
     ones0, ones1 = torch.ones_like(cells0), torch.ones_like(cells1)
-    wide0 = torch.cat((state0, (1.0 - cells0) * _MASKED, ones0), dim=1)
-    wide1 = torch.cat((state1, ones1, (1.0 - cells1) * _MASKED), dim=1)
+    wide0 = torch.cat((state0, (1.0 - cells0) * MASKED, ones0), dim=1)
+    wide1 = torch.cat((state1, ones1, (1.0 - cells1) * MASKED), dim=1)
     return wide0.flatten(2).transpose(1, 2) @ wide1.flatten(2)
 
 

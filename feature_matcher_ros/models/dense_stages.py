@@ -3,55 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from feature_matcher_ros.models.dense_config import EfficientLoftrConfig
 from feature_matcher_ros.models.dense_matching import best_pairs
+from feature_matcher_ros.models.dense_network import CellPairs, DenseNetwork
 
-
-class DenseNetwork(Protocol):
-    """What a matcher runs of a network; see ``EfficientLoftr`` for the shapes."""
-
-    @property
-    def config(self) -> EfficientLoftrConfig:
-        """Its shape."""
-
-    def encode(self, image: Tensor, cells: Tensor) -> dict[str, Tensor]:
-        """All that depends on one image alone: its ``state`` and its maps."""
-
-    def round(
-        self, number: int, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The states after one more round of attention."""
-
-    def confidence(self, number: int, state: Tensor) -> Tensor:
-        """How final the match of each cell is after a round."""
-
-    def log_scores(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
-        """Logarithms (B, L, S) of the probabilities that two cells match."""
-
-    def logits(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
-        """Similarities (B, L, S) on which these are based."""
-
-    def refine(
-        self,
-        encoded: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
-        states: tuple[Tensor, Tensor],
-        batch: Tensor,
-        cell0: Tensor,
-        cell1: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Where the points of pairs of cells lie."""
+AnyDenseNetwork = DenseNetwork[Any]
 
 
 class BackboneStage(nn.Module):
     """For each image."""
 
-    def __init__(self, network: DenseNetwork) -> None:
+    def __init__(self, network: AnyDenseNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -62,7 +29,7 @@ class BackboneStage(nn.Module):
 class RoundStage(nn.Module):
     """For each pair, some number of times."""
 
-    def __init__(self, network: DenseNetwork, number: int) -> None:
+    def __init__(self, network: AnyDenseNetwork, number: int) -> None:
         super().__init__()
         self.network, self.number = network, number
 
@@ -81,7 +48,7 @@ class RoundStage(nn.Module):
 class CoarseStage(nn.Module):
     """Which cells match."""
 
-    def __init__(self, network: DenseNetwork, is_optimized: bool) -> None:
+    def __init__(self, network: AnyDenseNetwork, is_optimized: bool) -> None:
         super().__init__()
         self.network, self.is_optimized = network, is_optimized
 
@@ -94,7 +61,7 @@ class CoarseStage(nn.Module):
 class FineStage(nn.Module):
     """Where in these cells."""
 
-    def __init__(self, network: DenseNetwork) -> None:
+    def __init__(self, network: AnyDenseNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -103,7 +70,8 @@ class FineStage(nn.Module):
         # ONNX Runtime cannot multiply an empty batch of matrices: there is always one pair, which is left out again.
         cell0, cell1 = (functional.pad(tensors[f"cell{side}"], (0, 1)) for side in (0, 1))
         states = tensors["state0"], tensors["state1"]
-        offsets = self.network.refine((maps[0], maps[1]), states, torch.zeros_like(cell0), cell0, cell1)
+        pairs = CellPairs(torch.zeros_like(cell0), cell0, cell1)
+        offsets = self.network.refine((maps[0], maps[1]), states, pairs)
         return {"offsets0": offsets[0][:-1], "offsets1": offsets[1][:-1]}
 
 

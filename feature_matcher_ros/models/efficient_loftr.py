@@ -13,13 +13,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from feature_matcher_ros.errors import WeightsError
-from feature_matcher_ros.models.dense_config import EfficientLoftrConfig
-from feature_matcher_ros.models.dense_matching import log_dual_softmax, masked_logits
+from feature_matcher_ros.models.dense_config import EFFICIENT_LOFTR, EfficientLoftrConfig
+from feature_matcher_ros.models.dense_network import (
+    CellPairs,
+    DenseNetwork,
+    EncodedPair,
+    Pair,
+    count_parts,
+    loaded,
+    named_tensors,
+)
 from feature_matcher_ros.models.efficient_loftr_refinement import FineFeatures, refined_offsets
 from feature_matcher_ros.models.repvgg import RepVggBackbone, RepVggBlock
 
 _MASKED = -1e9
-_COARSE_TEMPERATURE = 0.1
+_HEAD_CHANNELS = 32
 
 
 class AggregatedAttention(nn.Module):
@@ -92,80 +100,30 @@ def rotate(x: Tensor) -> Tensor:
     return torch.stack((even * cosine - odd * sine, odd * cosine + even * sine), dim=-1).flatten(-2)
 
 
-class _CoarseTransformer(nn.Module):
-    def __init__(self, config: EfficientLoftrConfig) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(
-            AggregatedAttention(config, is_self=number % 2 == 0) for number in range(2 * config.rounds)
-        )
-
-
-class EfficientLoftr(nn.Module):
-    """The network, in the parts that a matcher runs: once for each image, after each round, and for each pair."""
+class EfficientLoftr(DenseNetwork[EfficientLoftrConfig]):
+    """The network; sections 3.1 to 3.3 are in its parts, 3.4 in the refinement."""
 
     def __init__(self, config: EfficientLoftrConfig | None = None) -> None:
-        super().__init__()
-        self.config = config or EfficientLoftrConfig()
-        self.backbone = RepVggBackbone(self.config.widths, self.config.blocks)
-        self.loftr_coarse = _CoarseTransformer(self.config)
-        self.fine_preprocess = FineFeatures(self.config)
-        num_heads = self.config.rounds - 1 if self.config.has_confidence else 0
-        self.token_confidence = nn.ModuleList(nn.Linear(self.config.width, 1) for _ in range(num_heads))
+        config = config or EfficientLoftrConfig()
+        super().__init__(
+            config, (AggregatedAttention(config, is_self=number % 2 == 0) for number in range(2 * config.rounds))
+        )
+        self.backbone = RepVggBackbone(config.widths, config.blocks)
+        self.fine_preprocess = FineFeatures(config)
 
     def encode(self, image: Tensor, cells: Tensor) -> dict[str, Tensor]:
-        """All that depends on one image alone, the first attention within it included.
-
-        ``image`` is (B, 1, H, W) in [0, 1], with sides that are multiples of 32; ``cells`` (B, 1, H / 8, W / 8) is 1
-        where there is content. Returns ``state`` (B, C, H / 8, W / 8), ``map2`` and ``map4``.
-        """
+        """``state``, ``map2`` and ``map4`` of one image."""
         map2, map4, state = self.backbone(image)
-        state = state * cells
-        return {"state": self._layer(0, state, state, cells, cells), "map2": map2, "map4": map4}
-
-    def round(
-        self, number: int, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The states after one more round of attention; the first one begins where ``encode`` ends.
-
-        Across the images the second one sees what the first one has just seen, as in the published network.
-        """
-        if number > 0:
-            state0 = self._layer(2 * number, state0, state0, cells0, cells0)
-            state1 = self._layer(2 * number, state1, state1, cells1, cells1)
-        state0 = self._layer(2 * number + 1, state0, state1, cells0, cells1)
-        return state0, self._layer(2 * number + 1, state1, state0, cells1, cells0)
-
-    def _layer(self, number: int, state: Tensor, source: Tensor, cells: Tensor, source_cells: Tensor) -> Tensor:
-        return self.loftr_coarse.layers[number](state, source, source_cells) * cells
-
-    def confidence(self, number: int, state: Tensor) -> Tensor:
-        """After a round but the last: probability (B, h, w) that the match of a cell will not change any more."""
-        return torch.sigmoid(self.token_confidence[number](state.detach().permute(0, 2, 3, 1)).squeeze(-1))
-
-    def logits(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
-        """Similarities (B, L, S) of all cells, very low where there is no content (section 3.3)."""
-        scale = 1.0 / (self.config.width * _COARSE_TEMPERATURE)
-        return masked_logits(state0 * scale, state1, cells0, cells1)
-
-    def log_scores(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
-        """Logarithms (B, L, S) of the probabilities that two cells match."""
-        return log_dual_softmax(self.logits(state0, state1, cells0, cells1))
+        return {"state": self.loftr_coarse.first(state * cells, cells), "map2": map2, "map4": map4}
 
     def fine_map(self, encoded: Mapping[str, Tensor], state: Tensor) -> Tensor:
         """Features (B, F, H / 2, W / 2) of an image for refinement, given its final state."""
         return self.fine_preprocess(state / self.config.width**0.5, encoded["map4"], encoded["map2"])
 
-    def refine(
-        self,
-        encoded: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
-        states: tuple[Tensor, Tensor],
-        batch: Tensor,
-        cell0: Tensor,
-        cell1: Tensor,
-    ) -> tuple[Tensor, Tensor]:
+    def refine(self, encoded: EncodedPair, states: Pair, pairs: CellPairs) -> Pair:
         """Where the points (M, 2) of pairs of cells lie, in pixels from the places of these."""
         maps = self.fine_map(encoded[0], states[0]), self.fine_map(encoded[1], states[1])
-        return refined_offsets(maps, batch, cell0, cell1)
+        return refined_offsets(maps, pairs)
 
     def merge(self) -> EfficientLoftr:
         """Turn the blocks of the backbone into single convolutions, for inference; returns the network itself."""
@@ -177,20 +135,13 @@ class EfficientLoftr(nn.Module):
 def efficient_loftr_from_checkpoint(tensors: Mapping[str, Tensor]) -> EfficientLoftr:
     """Build a network with published weights or with those of a training run, in float32, ready for inference.
 
+    Tensors do not tell the number of heads: as in the published network, each head has 32 channels.
+
     Raises:
         WeightsError: the tensors are not those of an Efficient LoFTR network.
     """
-    named = {name.removeprefix("matcher."): tensor for name, tensor in tensors.items()}
-    named = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in named.items()}
-    network = EfficientLoftr(_config_of(named))
-    try:
-        network.load_state_dict(named)
-    except RuntimeError as error:
-        raise WeightsError(
-            "the checkpoint is not one of efficient_loftr: give the file that its authors published, or one that "
-            f"feature-matcher train wrote ({' '.join(str(error).split())[:200]})."
-        ) from error
-    return network.eval().requires_grad_(False)
+    named = named_tensors(tensors)
+    return loaded(EfficientLoftr(_config_of(named)), named, EFFICIENT_LOFTR)
 
 
 def is_efficient_loftr(tensors: Mapping[str, Tensor]) -> bool:
@@ -210,15 +161,11 @@ def _config_of(tensors: Mapping[str, Tensor]) -> EfficientLoftrConfig:
             f"the checkpoint has no tensor {error}: give the one of an Efficient LoFTR network before its blocks were "
             "merged."
         ) from error
-    blocks = tuple(_count(tensors, f"backbone.layer{number}.") for number in (1, 2, 3))
+    blocks = tuple(count_parts(tensors, f"backbone.layer{number}.") for number in (1, 2, 3))
     return EfficientLoftrConfig(
         widths=widths,
         blocks=(blocks[0], blocks[1], blocks[2]),
-        heads=max(1, widths[2] // 32),
-        rounds=_count(tensors, "loftr_coarse.layers.") // 2,
+        heads=max(1, widths[2] // _HEAD_CHANNELS),
+        rounds=count_parts(tensors, "loftr_coarse.layers.") // 2,
         has_confidence=any(name.startswith("token_confidence.") for name in tensors),
     )
-
-
-def _count(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    return len({name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)})

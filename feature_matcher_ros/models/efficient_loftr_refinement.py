@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from feature_matcher_ros.models.dense_config import CELL_PX, EfficientLoftrConfig
 from feature_matcher_ros.models.dense_matching import cell_patches
+from feature_matcher_ros.models.dense_network import CellPairs, Pair
+from feature_matcher_ros.models.feature_pyramid import FeaturePyramid
 
 SUBPIXEL_CHANNELS = 8  # the last ones of the fine features are for the second step
 _SUBPIXEL_TEMPERATURE = 10.0
@@ -16,48 +17,25 @@ _PATCH, _FIRST = 6, 1  # features at half size on which a window's pixels depend
 _STRIDE = CELL_PX // 2
 
 
-class FineFeatures(nn.Module):
+class FineFeatures(FeaturePyramid):
     """Joins the final coarse features with those of the backbone; ends at half the size of the image."""
 
     def __init__(self, config: EfficientLoftrConfig) -> None:
-        super().__init__()
-        first, second, third = config.widths
-        self.layer3_outconv = nn.Conv2d(third, third, 1, bias=False)
-        self.layer2_outconv = nn.Conv2d(second, third, 1, bias=False)
-        self.layer2_outconv2 = _smoothing(third, second)
-        self.layer1_outconv = nn.Conv2d(first, second, 1, bias=False)
-        self.layer1_outconv2 = _smoothing(second, first)
+        super().__init__(config.widths, align_corners=False)
 
     def forward(self, state: Tensor, map4: Tensor, map2: Tensor) -> Tensor:
-        coarse = self.layer3_outconv(state)
-        middle = self.layer2_outconv2(self.layer2_outconv(map4) + _enlarged_to(map4, coarse))
-        return self.layer1_outconv2(self.layer1_outconv(map2) + _enlarged_to(map2, middle))
+        return self.join(self.layer3_outconv(state), map4, map2)
 
 
-def _smoothing(channels_in: int, channels_out: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_in, 3, padding=1, bias=False),
-        nn.BatchNorm2d(channels_in),
-        nn.LeakyReLU(),
-        nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
-    )
-
-
-def _enlarged_to(target: Tensor, features: Tensor) -> Tensor:
-    return functional.interpolate(features, target.shape[-2:], mode="bilinear", align_corners=False)
-
-
-def window_similarities(
-    maps: tuple[Tensor, Tensor], batch: Tensor, cell0: Tensor, cell1: Tensor
-) -> tuple[Tensor, Tensor]:
+def window_similarities(maps: Pair, pairs: CellPairs) -> Pair:
     """Similarities (M, 64, 100) of the pixels of the windows of matched cells, for the first and the second step.
 
     The published code enlarges the features to the size of the image and multiplies these. Both are linear, so the
     order can be exchanged: here the products of features at half size are enlarged, and only for matched cells.
     """
     patch0, patch1 = (
-        cell_patches(features, batch, cells, _FIRST, _PATCH, _STRIDE)
-        for features, cells in zip(maps, (cell0, cell1), strict=True)
+        cell_patches(features, pairs.batch, cells, _FIRST, _PATCH, _STRIDE)
+        for features, cells in zip(maps, (pairs.cell0, pairs.cell1), strict=True)
     )
     width = patch0.shape[-1]
     split = [width - SUBPIXEL_CHANNELS, SUBPIXEL_CHANNELS]
@@ -98,11 +76,11 @@ def expected_fractions(similarities: Tensor, matches: Tensor, pixel0: Tensor, pi
     return torch.stack(((weights.sum(1) * offsets).sum(1), (weights.sum(2) * offsets).sum(1)), dim=1)
 
 
-def refined_offsets(maps: tuple[Tensor, Tensor], batch: Tensor, cell0: Tensor, cell1: Tensor) -> tuple[Tensor, Tensor]:
+def refined_offsets(maps: Pair, pairs: CellPairs) -> Pair:
     """Where the points (M, 2) lie, in pixels from the place of their cells."""
-    first, second = window_similarities(maps, batch, cell0, cell1)
+    first, second = window_similarities(maps, pairs)
     pixel0, pixel1 = best_pixels(log_window_probabilities(first))
-    matches = torch.arange(cell0.shape[0], device=cell0.device)
+    matches = torch.arange(pairs.cell0.shape[0], device=pairs.cell0.device)
     return pixel_offsets(pixel0), pixel_offsets(pixel1) + expected_fractions(second, matches, pixel0, pixel1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import urllib.request
@@ -13,6 +14,7 @@ from typing import BinaryIO
 
 from feature_matcher_ros.errors import OutputError, WeightsError
 
+_logger = logging.getLogger(__name__)
 _BLOCK = 1 << 20
 _TIMEOUT_S = 30.0
 _LIGHTGLUE = "https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/"
@@ -29,7 +31,7 @@ class PublishedWeights:
 
     name: str
     url: str
-    sha256: str
+    sha256: str | None  # None: not known, so that the file is taken as it comes
     licence: str
 
     @property
@@ -99,6 +101,9 @@ PUBLISHED_WEIGHTS = (
         "52b6708629640ca883673b5d5c097c4ddad37d8048b33f09c8ca0d69db12c40e",
         "Magic Leap: academic or non-profit, non-commercial research use only",
     ),
+    PublishedWeights(
+        "loftr_outdoor", "https://huggingface.co/kornia/loftr/resolve/main/loftr_outdoor.ckpt", None, "Apache-2.0"
+    ),
 )
 
 
@@ -127,7 +132,7 @@ def default_weights_folder() -> Path:
 
 
 def verify_weights(weights: PublishedWeights, folder: Path) -> Path:
-    """The path of pulled weights whose content is the published one.
+    """The path of pulled weights whose content is the published one, as far as that is known.
 
     Raises:
         WeightsError: the file is missing, or its content is not the published one.
@@ -186,7 +191,11 @@ def _copy(source: BinaryIO, write: Callable[[bytes], object]) -> str:
 
 
 def _require_content(weights: PublishedWeights, place: Path | str, found: str) -> None:
-    if found != weights.sha256:
+    if weights.sha256 is None:
+        _logger.warning(
+            "%s cannot be verified: no SHA-256 of %s is known, this file has %s", place, weights.name, found
+        )
+    elif found != weights.sha256:
         raise WeightsError(
             f"{place} has the SHA-256 {found[:12]}... where {weights.name} has {weights.sha256[:12]}..., so it is "
             "truncated or was changed: delete it and pull the weights again."

@@ -1,4 +1,4 @@
-"""The detector-free matcher with a small network: what it does with images of all kinds, and when it stops."""
+"""The detector-free matcher with small networks: what it does with images of all kinds, and when it stops."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from feature_matcher_ros.matchers import create_matcher  # noqa: E402
 from feature_matcher_ros.matchers.adaptive import StopRule  # noqa: E402
 from feature_matcher_ros.matchers.dense_graphs import DenseGraphs, open_dense  # noqa: E402
 from feature_matcher_ros.matchers.detector_free import DenseRules, DetectorFree, calibrated  # noqa: E402
-from feature_matcher_ros.models.dense_config import EfficientLoftrConfig  # noqa: E402
+from feature_matcher_ros.models.dense_config import DENSE_METHODS, EfficientLoftrConfig, LoftrConfig  # noqa: E402
+from feature_matcher_ros.models.dense_network import DenseNetwork  # noqa: E402
 from feature_matcher_ros.models.efficient_loftr import EfficientLoftr  # noqa: E402
+from feature_matcher_ros.models.loftr import Loftr  # noqa: E402
 from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs  # noqa: E402
 
 TINY = EfficientLoftrConfig(widths=(12, 16, 32), blocks=(1, 1, 2), heads=1, rounds=2, has_confidence=True)
@@ -30,19 +32,37 @@ ALL = DenseRules(min_score=0.0, stop=StopRule(None))
 ODD_SIZES = ((100, 75), (161, 97), (320, 240))  # (width, height)
 
 
-def untrained() -> EfficientLoftr:
+def normalised(network: DenseNetwork) -> DenseNetwork:
     """Untrained, but its features are normalised within either image, so that equal ones are the most similar."""
-    torch.manual_seed(0)
-    network = EfficientLoftr(TINY).eval().requires_grad_(False)
     for number, layer in enumerate(network.loftr_coarse.layers):
         layer.norm2.weight.fill_(20.0 if number == 0 else 0.0)
     return network
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def untrained() -> EfficientLoftr:
+    torch.manual_seed(0)
+    return normalised(EfficientLoftr(TINY).eval().requires_grad_(False))
+
+
+def untrained_loftr(has_dustbin: bool = False) -> Loftr:
+    torch.manual_seed(0)
+    config = LoftrConfig(widths=(16, 16, 32), heads=1, fine_heads=1, rounds=2, has_dustbin=has_dustbin)
+    network = Loftr(config).eval().requires_grad_(False)
+    network.backbone.layer3_outconv.weight.mul_(10.0)  # against the position encoding
+    return normalised(network)
+
+
+NETWORKS = {
+    "efficient_loftr": lambda: untrained().merge(),
+    "loftr": untrained_loftr,
+    "loftr by transport": lambda: untrained_loftr(has_dustbin=True),
+}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("network") / "tiny"
-    export_dense(untrained().merge(), Origin("tiny", "Apache-2.0", "this test"), path)
+    export_dense(NETWORKS[request.param](), Origin("tiny", "Apache-2.0", "this test"), path)
     return path
 
 
@@ -77,8 +97,12 @@ def test_an_image_matches_itself(graphs: DenseGraphs, size: tuple[int, int]) -> 
     assert np.median(np.abs(matches.points0 - matches.points1)) <= 8.0
 
 
+@pytest.mark.parametrize("folder", ["efficient_loftr"], indirect=True)
 def test_a_shifted_image_is_found_again(graphs: DenseGraphs) -> None:
-    """By a multiple of 32 pixels, so that no feature depends on where the grid lies."""
+    """By a multiple of 32 pixels, so that no feature depends on where the grid lies.
+
+    LoFTR adds the place of a cell to its features, which an untrained network cannot tell from what is seen there.
+    """
     image = texture(384, 256)
     matches = matched(DetectorFree(graphs, DenseRules(min_score=0.01)), image[:, :352], image[:, 32:])
     shift = matches.points0 - matches.points1 - (32.0, 0.0)
@@ -102,6 +126,10 @@ def test_padding_is_matched_by_nothing(graphs: DenseGraphs) -> None:
 @pytest.mark.parametrize("is_optimized", [False, True])
 def test_images_that_show_nothing(folder: Path, is_optimized: bool) -> None:
     """Constant, smaller than a window, smaller than the border."""
+    if is_optimized and not open_dense(folder, num_threads=1).config.has_optimized:
+        with pytest.raises(RuntimeLoadError, match="compares by probabilities alone"):
+            open_dense(folder, is_optimized)
+        return
     matcher = DetectorFree(open_dense(folder, is_optimized, num_threads=1), ALL)
     rich = texture(160, 120)
     for poor in (np.full((120, 160), 77, np.uint8), texture(5, 3), texture(32, 32)):
@@ -175,15 +203,20 @@ def test_wrong_input_is_explained(graphs: DenseGraphs) -> None:
         open_dense(shipped_graphs("lightglue_sift"))
 
 
-def test_from_a_checkpoint_to_a_configured_matcher(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", DENSE_METHODS)
+def test_from_a_checkpoint_to_a_configured_matcher(method: str, tmp_path: Path) -> None:
+    network = untrained() if method == "efficient_loftr" else untrained_loftr()
     weights = tmp_path / "tiny.pth"
-    torch.save({"state_dict": {f"matcher.{name}": t for name, t in untrained().state_dict().items()}}, weights)
+    torch.save({"state_dict": {f"matcher.{name}": t for name, t in network.state_dict().items()}}, weights)
     manifest = export_checkpoint(weights, tmp_path / "graphs", "Apache-2.0")
-    assert manifest.method == "efficient_loftr"
-    config = override(FrontEndConfig(), {"matcher.name": "efficient_loftr"})
+    assert manifest.method == method
+    config = override(FrontEndConfig(), {"matcher.name": method})
     with pytest.raises(ConfigError, match="needs a network and none ships"):
         create_matcher(config)
     config = override(config, {"matcher.graphs": str(tmp_path / "graphs"), "matcher.min_score": 0.0})
     matcher = create_matcher(config)
-    assert matcher.name == "efficient_loftr"
+    assert matcher.name == method
     assert len(matched(matcher, texture(160, 120), texture(160, 120))) > 50
+    other = next(name for name in DENSE_METHODS if name != method)
+    with pytest.raises(RuntimeLoadError, match=f"holds the graphs of '{method}', not of {other}: set matcher.name"):
+        create_matcher(override(config, {"matcher.name": other}))

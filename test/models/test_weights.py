@@ -29,7 +29,7 @@ def test_the_table_is_complete() -> None:
     assert len({weights.name for weights in PUBLISHED_WEIGHTS}) == len(PUBLISHED_WEIGHTS)
     for weights in PUBLISHED_WEIGHTS:
         assert weights.url.startswith("https://")
-        assert len(bytes.fromhex(weights.sha256)) == 32
+        assert weights.sha256 is None or len(bytes.fromhex(weights.sha256)) == 32
         assert weights.licence
         assert published_weights(weights.name) is weights
     with pytest.raises(WeightsError, match=r"'superglu'.*choose one of lightglue_superpoint"):
@@ -44,6 +44,15 @@ def test_pulled_weights_are_verified_and_pulled_once(published: PublishedWeights
     assert path == folder / "net.pth"
     assert pull_weights(replace(published, url="file:///nowhere/net.pth"), folder) == path
     assert [entry.name for entry in folder.iterdir()] == ["net.pth"]
+
+
+def test_weights_without_a_known_checksum_are_pulled_with_a_warning(
+    published: PublishedWeights, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unknown = replace(published, sha256=None)
+    path = pull_weights(unknown, tmp_path)
+    assert verify_weights(unknown, tmp_path) == path
+    assert f"this file has {published.sha256}" in caplog.text
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"x" + data[1:], lambda data: b""])

@@ -22,14 +22,6 @@ SMALL = ("fr3_320x256_full", "fr3_320x256_opt")
 LARGE = ("fr3_640x480_full", "fr3_640x480_opt")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def folder(shared_data: Path) -> Path:
     return shared_data / "reference" / "eloftr_seeded"

@@ -36,14 +36,6 @@ class NoExtractor:
         raise NotImplementedError
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def open_in_all_ways(model: LightGlueModel, folder: Path) -> dict[str, LightGlueGraphs]:
     graphs = {"torch": lightglue_by_torch(model)}
     for operators in Operators:

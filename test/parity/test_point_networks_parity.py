@@ -37,14 +37,6 @@ FILES = {
 HOW = ("torch", pytest.param("onnx", marks=pytest.mark.slow))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def opened(shared_data: Path, tmp_path_factory: pytest.TempPathFactory):
     """Opens a network once, by torch or exported."""
