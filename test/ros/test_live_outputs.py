@@ -12,7 +12,7 @@ pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 
 import time
 
-from live_harness import ADAPTERS, KEEP_ALL, Consumer, LiveCamera, LiveNode, remap, settings, wait_until
+from live_harness import ADAPTERS, KEEP_ALL, PATIENCE_S, Consumer, LiveCamera, LiveNode, remap, settings, wait_until
 
 from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import Frame, TrackingState
@@ -94,6 +94,32 @@ def test_two_cameras_turned_and_masked_show_all_they_have(frames: list[Frame], t
     expected = cv2.convertScaleAbs(frames[-1].image, alpha=0.75)[:100, 250:]  # a corner without points
     assert np.median(np.abs(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[:100, 574:].astype(int) - expected)) <= 2
     assert consumer.messages[front[MARKERS]][-1].markers[0].header.frame_id == "front/odom"
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_two_cameras_may_be_swapped_by_remapping(frames: list[Frame], adapter: str) -> None:
+    """A name is remapped once: the node that is told of the left camera listens to the right one, as it offers."""
+    swapped = [
+        text
+        for kind in ("image", "camera_info")
+        for one, other in (("left", "right"), ("right", "left"))
+        for text in ("-r", f"/{one}/camera/{kind}:=/{other}/camera/{kind}")
+    ]
+    told = settings(node__image_topic="/left/camera/image", node__qos="auto", node__max_frame_age_ms=0)
+    with (
+        LiveCamera("left", namespace="/left", reliable=True) as left,
+        LiveCamera("right", namespace="/right", reliable=False) as right,
+        LiveNode(*swapped, adapter=adapter, **told),
+        Consumer([STATUS]) as consumer,
+    ):
+        consumer.wait_for_node()
+        right.wait_for_node()
+        deadline = time.monotonic() + PATIENCE_S
+        while not consumer.messages[STATUS]:
+            assert time.monotonic() < deadline
+            right.send(frames[0])
+            time.sleep(0.2)
+        assert not left.has_listeners()
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

@@ -220,9 +220,9 @@ def test_the_verdict_names_what_is_wrong(
     assert verdict.level == level and str(verdict).startswith(text)
 
 
-WANTED = InputTopic(Role.IMAGE, "/image", IMAGE)
-INFO = InputTopic(Role.IMAGE, "/camera_info", CAMERA_INFO, is_info=True)
-RIGHT_INFO = InputTopic(Role.RIGHT, "/camera_info", CAMERA_INFO, is_info=True)
+WANTED = InputTopic(Role.IMAGE, "/image", "/image", IMAGE)
+INFO = InputTopic(Role.IMAGE, "/camera_info", "/camera_info", CAMERA_INFO, is_info=True)
+RIGHT_INFO = InputTopic(Role.RIGHT, "/camera_info", "/camera_info", CAMERA_INFO, is_info=True)
 OFFERED = Endpoint("/camera/image_raw", IMAGE, RELIABLE)
 
 

@@ -284,7 +284,7 @@ def test_what_is_missing_is_explained(frames: list[Frame]) -> None:
     with LiveCamera(reliable=False), LiveNode(*LISTENING, adapter="rclpy", **PLAIN) as node:
         wait_until(lambda: "its publisher is best effort and the node asks for reliable" in node.log, "the reason")
     with LiveCamera(), LiveNode(adapter="rclpy", **PLAIN) as node:
-        wait_until(lambda: "remap it with -r /image:=/camera/image" in node.log, "the reason")
+        wait_until(lambda: "remap it with -r image:=/camera/image" in node.log, "the reason")
 
 
 def test_with_auto_it_asks_for_what_is_offered(frames: list[Frame]) -> None:
