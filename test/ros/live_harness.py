@@ -10,7 +10,8 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType, new_class
@@ -24,7 +25,7 @@ from feature_matcher_ros.datatypes import Camera, Frame
 from feature_matcher_ros.ros.dds_endpoints import DdsPublisher
 from feature_matcher_ros.ros.dds_graph import DdsGraph
 from feature_matcher_ros.ros.dds_types import DdsTypes, dds_type_name
-from feature_matcher_ros.ros.graph import RELIABLE, QosProfile
+from feature_matcher_ros.ros.graph import RELIABLE, Graph, QosProfile
 from feature_matcher_ros.ros.messages import MessageFactory, make_header
 from feature_matcher_ros.ros.names import NodeName
 from feature_matcher_ros.ros.topics import DIAGNOSTICS, Topic
@@ -35,10 +36,8 @@ KEEP_ALL = QosProfile(is_reliable=True, depth=0)
 PATIENCE_S = 40.0
 # Both adapters of the graph, where a test is the same for either.
 HAS_RCLPY = importlib.util.find_spec("rclpy") is not None
-RCLPY = pytest.param(
-    "rclpy", marks=[pytest.mark.ros, pytest.mark.skipif(not HAS_RCLPY, reason="needs a sourced ROS 2 environment")]
-)
-ADAPTERS = ("dds", RCLPY)
+NEEDS_RCLPY = pytest.mark.skipif(not HAS_RCLPY, reason="needs a sourced ROS 2 environment")
+ADAPTERS = ("dds", pytest.param("rclpy", marks=[pytest.mark.ros, NEEDS_RCLPY]))
 # What ``ros2 run feature_matcher_ros front_end_node`` runs, without a workspace that was built.
 RCLPY_NODE = [sys.executable, "-u", "-c", "from feature_matcher_ros.cli_live import front_end_node; front_end_node()"]
 
@@ -195,6 +194,19 @@ class LiveCamera:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def graph_of(adapter: str, name: str, *, use_sim_time: bool = False) -> Iterator[Graph]:
+    """A node in this process."""
+    if adapter == "dds":
+        with DdsGraph(NodeName(name), use_sim_time=use_sim_time) as graph:
+            yield graph
+        return
+    from rclpy_harness import rclpy_graph
+
+    with rclpy_graph(name, use_sim_time=use_sim_time) as other:
+        yield other
 
 
 def liar(graph: DdsGraph, topic: str, type_name: str) -> DdsPublisher:

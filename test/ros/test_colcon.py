@@ -19,7 +19,7 @@ pytest.importorskip("colcon_ros", reason="needs colcon")
 pytest.importorskip("colcon_python_setup_py", reason="needs colcon")
 pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 
-from live_harness import HAS_RCLPY, PATIENCE_S, Consumer, LiveCamera, wait_until
+from live_harness import NEEDS_RCLPY, PATIENCE_S, Consumer, LiveCamera, wait_until
 
 from feature_matcher_ros.datatypes import Frame
 from feature_matcher_ros.ros.topics import CORRESPONDENCES, STATUS, Topic
@@ -27,7 +27,6 @@ from feature_matcher_ros.ros.topics import CORRESPONDENCES, STATUS, Topic
 ROOT = Path(__file__).parents[2]
 PACKAGE = "feature_matcher_ros"
 TOPICS = (STATUS, CORRESPONDENCES)
-NEEDS_RCLPY = pytest.mark.skipif(not HAS_RCLPY, reason="needs a sourced ROS 2 environment")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,18 @@ pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 
 import time
 
-from live_harness import ADAPTERS, KEEP_ALL, PATIENCE_S, Consumer, LiveCamera, LiveNode, remap, settings, wait_until
+from live_harness import (
+    ADAPTERS,
+    KEEP_ALL,
+    PATIENCE_S,
+    Consumer,
+    LiveCamera,
+    LiveNode,
+    graph_of,
+    remap,
+    settings,
+    wait_until,
+)
 
 from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import Frame, TrackingState
@@ -184,9 +195,10 @@ def test_nothing_is_computed_for_a_topic_without_subscribers(
             published.publish(frames[3], front_end.process(frames[3]))
 
 
-def test_the_time_of_a_simulation_is_followed() -> None:
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_the_time_of_a_simulation_is_followed(adapter: str) -> None:
     kind = "rosgraph_msgs/msg/Clock"
-    with DdsGraph(NodeName("simulator")) as simulator, DdsGraph(NodeName("node"), use_sim_time=True) as graph:
+    with DdsGraph(NodeName("simulator")) as simulator, graph_of(adapter, "node", use_sim_time=True) as graph:
         assert graph.now_ns() == 0 and graph.is_time_paused()
         clock = simulator.advertise("/clock", kind, SENSOR_DATA)
         wait_until(clock.has_subscribers, "a node that asks for the time")
