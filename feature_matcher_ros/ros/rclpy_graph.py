@@ -8,8 +8,6 @@ What only ROS knows stays ROS's: names and remapping, the clock, parameters, the
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,8 +21,7 @@ from feature_matcher_ros.ros.graph import Endpoint, QosProfile
 from feature_matcher_ros.ros.rclpy_endpoints import RclpyPublisher, RclpySubscription, offered_qos
 from feature_matcher_ros.ros.rclpy_messages import RclpyMessages
 from feature_matcher_ros.ros.rclpy_transforms import RclpyTransforms
-
-_PAUSE_S = 1.0  # without a tick for so long, simulated time stands still
+from feature_matcher_ros.ros.simulated_clock import SimulatedClock
 
 
 class RclpyGraph:
@@ -34,8 +31,7 @@ class RclpyGraph:
         self.make = RclpyMessages()
         self._node = node
         self._transforms: RclpyTransforms | None = None
-        self._lock = threading.Lock()
-        self._seen_ns, self._seen_s = -1, 0.0  # simulated time, and when it was first seen to be that
+        self._clock = SimulatedClock()
 
     @property
     def node_name(self) -> str:
@@ -81,11 +77,8 @@ class RclpyGraph:
         """Tell whether simulated time stands still, seen from one call to the next."""
         if not self._node.get_clock().ros_time_is_active:
             return False
-        now_ns, now_s = self.now_ns(), time.monotonic()
-        with self._lock:
-            if now_ns != self._seen_ns:
-                self._seen_ns, self._seen_s = now_ns, now_s
-            return now_ns == 0 or now_s - self._seen_s >= _PAUSE_S
+        self._clock.see(self.now_ns())
+        return self._clock.is_paused()
 
     def _full_name(self, topic: str, *, only_expand: bool) -> str:
         try:

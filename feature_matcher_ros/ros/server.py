@@ -52,6 +52,11 @@ class Server:
     def cameras(self) -> tuple[LiveCamera, ...]:
         return tuple(self._cameras)
 
+    @property
+    def input_topics(self) -> tuple[str, ...]:
+        """What is listened to beside CameraInfo."""
+        return tuple(wanted.topic for camera in self._cameras for wanted in camera.input.wanted if not wanted.is_info)
+
     def configure(self) -> None:
         """Load the networks and announce what will be published.
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,13 @@ def test_images_that_cannot_be_used_are_counted_and_passed_over(scene: Scene) ->
     assert "encoding 'jpg8' is not supported" in scene.node.log and "it was cut off" in scene.node.log
 
 
+def send_some(publish: Callable[[bytes], object]) -> None:
+    """More than one message: the first may be sent before the subscription knows of its publisher."""
+    for _ in range(5):
+        publish(JUNK)
+        time.sleep(0.1)
+
+
 def test_a_publisher_with_another_definition_does_no_harm(scene: Scene) -> None:
     """Bytes that are no Image, from one that says they are: DDS tells types apart, rclpy only their names."""
     scene.camera.send_info(scene.frames[0].camera)
@@ -152,8 +159,8 @@ def test_a_publisher_with_another_definition_does_no_harm(scene: Scene) -> None:
         garbage = liar(graph, "/camera/image", "sensor_msgs/msg/Image")
         if scene.adapter == "rclpy":
             wait_until(garbage.has_subscribers, "a node that listens")
-            garbage.publish_cdr(JUNK)
-            scene.show_until(lambda values: values["damaged"] == "1", "the damage")
+            send_some(garbage.publish_cdr)
+            scene.show_until(lambda values: int(values["damaged"]) > 0, "the damage")
         else:
             time.sleep(1.0)
             assert not garbage.has_subscribers()
@@ -170,11 +177,11 @@ def test_bytes_of_a_node_of_rclpy_that_are_no_message_do_no_harm(scene: Scene) -
     damaged = int(scene.show_until(lambda values: values["state"] == "OK", "frames")["damaged"])
     with raw_publisher("/camera/image", "sensor_msgs/msg/Image", RELIABLE) as garbage:
         wait_until(lambda: bool(garbage.get_subscription_count()), "a node that listens")
-        garbage.publish(JUNK)
-        time.sleep(0.5)
-    is_counted = scene.adapter == "rclpy"
-    scene.show_until(lambda values: values["damaged"] == str(damaged + is_counted), "the damage")
-    scene.show_until(lambda values: values["state"] == "OK", "frames")
+        send_some(garbage.publish)
+    if scene.adapter == "rclpy":
+        scene.show_until(lambda values: int(values["damaged"]) > damaged, "the damage")
+    values = scene.show_until(lambda values: values["state"] == "OK", "frames")
+    assert scene.adapter == "rclpy" or int(values["damaged"]) == damaged
 
 
 def test_a_consumer_that_never_reads_holds_nobody_up(scene: Scene) -> None:
@@ -310,7 +317,7 @@ def test_bytes_that_are_no_message_are_counted() -> None:
     with DdsGraph(NodeName("node")) as graph:
         subscription = graph.subscribe("/image", "sensor_msgs/msg/Image", RELIABLE, heard.append, damaged.append)
         for data in (b"", b"\0\1\0\0", b"\0\1\0\0" + b"\xff" * 60, b"\0\1\0\0\1\0\0\0\1\0\0\0\5\0\0\0ab"):
-            subscription._hand_over(data)
+            subscription._delivery.hand_over(data)
     assert not heard and [type(error).__name__ for error in damaged] == ["SourceError"] * 4
     assert "a message on /image is not a whole sensor_msgs/msg/Image" in str(damaged[0])
 
