@@ -19,7 +19,6 @@ from live_harness import (
     Consumer,
     LiveCamera,
     LiveNode,
-    graph_of,
     remap,
     settings,
     wait_until,
@@ -193,25 +192,6 @@ def test_nothing_is_computed_for_a_topic_without_subscribers(
         with pytest.raises(AssertionError, match="marker_message was called"):
             time.sleep(0.2)
             published.publish(frames[3], front_end.process(frames[3]))
-
-
-@pytest.mark.parametrize("adapter", ADAPTERS)
-def test_the_time_of_a_simulation_is_followed(adapter: str) -> None:
-    kind = "rosgraph_msgs/msg/Clock"
-    with DdsGraph(NodeName("simulator")) as simulator, graph_of(adapter, "node", use_sim_time=True) as graph:
-        assert graph.now_ns() == 0 and graph.is_time_paused()
-        clock = simulator.advertise("/clock", kind, SENSOR_DATA)
-        wait_until(clock.has_subscribers, "a node that asks for the time")
-
-        def tick(stamp_ns: int) -> None:
-            time_of = simulator.make("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-            clock.publish(simulator.make(kind, clock=time_of))
-
-        for stamp_ns in (5_000_000_001, 6_500_000_000, 2_000_000_000):  # and a jump back
-            tick(stamp_ns)
-            wait_until(lambda: graph.now_ns() == stamp_ns, "the time")  # noqa: B023
-            assert not graph.is_time_paused()
-        wait_until(graph.is_time_paused, "the pause", timeout_s=5.0)
 
 
 def test_the_server_goes_through_its_life_twice(frames: list[Frame]) -> None:
