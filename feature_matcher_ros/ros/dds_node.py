@@ -9,7 +9,7 @@ import sys
 from feature_matcher_ros.ros.dds_graph import DdsGraph
 from feature_matcher_ros.ros.node_options import NodeOptions
 from feature_matcher_ros.ros.server import Server
-from feature_matcher_ros.ros.stop_signals import LAST_FRAME_S, stop_on_signals
+from feature_matcher_ros.ros.stop_signals import LAST_FRAME_S, ignore_signals, stop_on_signals
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,8 +27,7 @@ def run_node(options: NodeOptions) -> None:
     server.configure()
     server.activate()
     _LOG.info("%s listens to %s", graph.node_name, ", ".join(server.input_topics))
-    while not stop.wait(1.0):
-        pass
+    stop.wait()
     is_idle = server.deactivate(LAST_FRAME_S)
     if not is_idle:
         # An extension module that is still computing would crash while Python is torn down around it.
@@ -37,3 +36,4 @@ def run_node(options: NodeOptions) -> None:
         os._exit(0)
     server.cleanup()
     graph.close()
+    ignore_signals()

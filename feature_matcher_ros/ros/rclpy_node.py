@@ -34,7 +34,7 @@ from feature_matcher_ros.ros.rclpy_graph import RclpyGraph
 from feature_matcher_ros.ros.rclpy_logging import log_to
 from feature_matcher_ros.ros.rclpy_parameters import concerns_us, config_of, declare_parameters
 from feature_matcher_ros.ros.server import Server
-from feature_matcher_ros.ros.stop_signals import LAST_FRAME_S, stop_on_signals
+from feature_matcher_ros.ros.stop_signals import LAST_FRAME_S, StopRequest, ignore_signals, stop_on_signals
 
 _NUM_THREADS = 32  # callbacks of lossless streams wait, each in a thread of its own
 _DEACTIVATION_S = 10.0  # that a frame is given to come to its end when the node is deactivated and lives on
@@ -201,7 +201,7 @@ def main() -> None:
     sys.exit(_run(node, stop))
 
 
-def _run(node: FrontEndNode, stop: threading.Event) -> int:
+def _run(node: FrontEndNode, stop: StopRequest) -> int:
     """Start the node and serve its callbacks until it is to stop; returns the exit code."""
     executor = MultiThreadedExecutor(_NUM_THREADS)
     executor.add_node(node)
@@ -209,8 +209,7 @@ def _run(node: FrontEndNode, stop: threading.Event) -> int:
     starting = _Start(node, stop)
     spinning.start()
     starting.start()
-    while not stop.wait(_SPIN_S):
-        pass
+    stop.wait()
     # An extension module that is still computing would crash while Python is torn down around it.
     if starting.is_alive() or not node.stop(LAST_FRAME_S):
         sys.stdout.flush()
@@ -219,13 +218,14 @@ def _run(node: FrontEndNode, stop: threading.Event) -> int:
     executor.shutdown(LAST_FRAME_S)
     node.destroy_node()
     rclpy.shutdown()
+    ignore_signals()
     return 1 if starting.is_failed else 0
 
 
 class _Start(threading.Thread):
     """Configures and activates the node, in a thread because engines may take minutes that nobody wants to wait."""
 
-    def __init__(self, node: FrontEndNode, stop: threading.Event) -> None:
+    def __init__(self, node: FrontEndNode, stop: StopRequest) -> None:
         super().__init__(name="start", daemon=True)
         self._node, self._stop_process = node, stop
         self.is_failed = False
@@ -236,9 +236,9 @@ class _Start(threading.Thread):
             self._stop_process.set()
 
 
-def _spin(executor: MultiThreadedExecutor, stop: threading.Event) -> None:
+def _spin(executor: MultiThreadedExecutor, stop: StopRequest) -> None:
     """Serve callbacks; an error that one of them lets through is logged, and the others are served."""
-    while not stop.is_set():
+    while not stop.is_set:
         with _logging_errors():
             executor.spin_once(_SPIN_S)
 
