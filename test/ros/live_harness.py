@@ -69,6 +69,10 @@ class LiveNode:
         self._log.seek(0)
         return " ".join(self._log.read().split())  # the console wraps lines
 
+    def wait_until_it_listens(self) -> None:
+        """By what it says itself: endpoints of one that was ended in the middle of a frame stay for a while."""
+        wait_until(lambda: "listens to" in self.log, "a node that listens")
+
     def interrupt(self, number: int = signal.SIGINT) -> tuple[int, float]:
         """End it; returns its exit code and how many seconds that took."""
         begun = time.monotonic()
@@ -122,13 +126,17 @@ class Consumer:
     def wait_for(self, topic: Topic, count: int, timeout_s: float = PATIENCE_S) -> None:
         wait_until(lambda: len(self.messages[topic]) >= count, f"{count} messages on {topic.name}", timeout_s)
 
+    def reports(self) -> list[Any]:
+        """The messages on /diagnostics of nodes that have started."""
+        return [message for message in self.messages[DIAGNOSTICS] if not message.status[0].name.endswith(": start")]
+
     def diagnostics(self) -> dict[str, str]:
-        """The newest values on /diagnostics."""
-        values = {value.key: value.value for value in self.messages[DIAGNOSTICS][-1].status[0].values}
-        return values | {"message": self.messages[DIAGNOSTICS][-1].status[0].message}
+        """The newest values on /diagnostics, of the first camera."""
+        status = self.reports()[-1].status[0]
+        return {value.key: value.value for value in status.values} | {"message": status.message}
 
     def wait_for_diagnostics(self, condition: Callable[[dict[str, str]], bool], what: str) -> dict[str, str]:
-        wait_until(lambda: bool(self.messages[DIAGNOSTICS]) and condition(self.diagnostics()), what)
+        wait_until(lambda: bool(self.reports()) and condition(self.diagnostics()), what)
         return self.diagnostics()
 
     def _keeper(self, topic: Topic) -> Callable[[Any], None]:

@@ -228,10 +228,8 @@ def test_two_nodes_live_in_one_domain_and_one_stereo_stream_is_missed(scene: Sce
             "no right image on /robot/right/image (sensor_msgs/msg/Image): nobody publishes it; of this type"
             in other.log
         )
-        wait_until(
-            lambda: len({m.status[0].name for m in consumer.messages[DIAGNOSTICS]}) == 2, "diagnostics of both nodes"
-        )
-        names = {message.status[0].name for message in consumer.messages[DIAGNOSTICS]}
+        wait_until(lambda: len({m.status[0].name for m in consumer.reports()}) == 2, "diagnostics of both nodes")
+        names = {message.status[0].name for message in consumer.reports()}
         assert names == {"feature_matcher: camera", "robot/second: camera"}
         assert other.interrupt()[0] == 0
     scene.show_until(lambda values: values["state"] == "OK", "frames of the first node")
@@ -248,6 +246,7 @@ def test_a_signal_in_the_middle_of_a_frame_ends_the_node_at_once(adapter: str) -
     named = ["-r", "__node:=slow", *remap(image="/slow/camera/image")]
     node = LiveNode(*named, adapter=adapter, **slow, node__qos="reliable")
     with node, LiveCamera(namespace="/slow") as camera, Consumer([STATUS], node="/slow") as consumer:
+        node.wait_until_it_listens()
         camera.wait_for_node()
         consumer.wait_for_node()
         camera.send(Frame(1, noise[0], camera_model))

@@ -84,7 +84,7 @@ def test_two_cameras_turned_and_masked_show_all_they_have(frames: list[Frame], t
         consumer.wait_for(front[MATCHES_IMAGE_RAW], len(frames) - 1)
         consumer.wait_for(front[VINS_FEATURES], len(frames) - 1)
         consumer.wait_for_diagnostics(lambda values: int(values["processed"]) == len(frames), "both cameras")
-        statuses = consumer.messages[DIAGNOSTICS][-1].status
+        statuses = consumer.reports()[-1].status
         assert {status.name for status in statuses} == {"feature_matcher: front", "feature_matcher: rear"}
         assert node.interrupt()[0] == 0
 

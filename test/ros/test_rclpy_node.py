@@ -307,6 +307,7 @@ def test_with_auto_it_asks_for_what_is_offered(frames: list[Frame]) -> None:
 def test_a_signal_ends_it_cleanly_at_work(frames: list[Frame], number: signal.Signals, times: int) -> None:
     """Also when it comes twice, as ``ros2 launch`` sends it."""
     with LiveNode(*LISTENING, adapter="rclpy", **PLAIN) as node, LiveCamera() as camera:
+        node.wait_until_it_listens()
         camera.wait_for_node()
         for frame in frames[:6]:
             camera.send(frame)
