@@ -1,27 +1,32 @@
 """The front-end on live cameras, with RViz if asked for; `ros2 launch feature_matcher_ros front_end.launch.py -s`."""
 
 import shlex
-from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, Shutdown
-from launch.substitutions import LaunchConfiguration
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 
 from feature_matcher_ros.errors import FeatureMatcherError
+from feature_matcher_ros.ros.rclpy_launch import (
+    CONFIG,
+    EVERY_FRAME,
+    LOG_LEVEL,
+    NAMESPACE,
+    PACKAGE,
+    SHARE,
+    choice,
+    given_values,
+    refuse,
+    switch,
+)
 from feature_matcher_ros.ros.rclpy_search import find_topics
 
-PACKAGE = "feature_matcher_ros"
-SHARE = Path(get_package_share_directory(PACKAGE))
 AUTO = "auto"
 # Topics that the RViz configuration shows, by their names below the node.
 SHOWN = ("odometry", "path", "markers", "matches_image", "correspondences")
 
 ARGUMENTS = [
-    DeclareLaunchArgument(
-        "sensor", default_value="mono", choices=["mono", "stereo", "rgbd"], description="What the camera gives."
-    ),
+    choice("sensor", "What the camera gives.", ["mono", "stereo", "rgbd"]),
     DeclareLaunchArgument(
         "image",
         default_value=AUTO,
@@ -32,59 +37,27 @@ ARGUMENTS = [
         default_value=AUTO,
         description="Topic of the right images with stereo, of depth with rgbd; auto finds it together with image.",
     ),
-    DeclareLaunchArgument(
-        "transport",
-        default_value="raw",
-        choices=["raw", "compressed"],
-        description="What to listen to where topics are named; auto finds out by itself.",
-    ),
-    DeclareLaunchArgument(
-        "depth_transport",
-        default_value="raw",
-        choices=["raw", "compressed"],
-        description="Likewise for depth; compressed is compressedDepth.",
-    ),
+    choice("transport", "What to listen to where topics are named; auto finds out by itself.", ["raw", "compressed"]),
+    choice("depth_transport", "Likewise for depth; compressed is compressedDepth.", ["raw", "compressed"]),
     DeclareLaunchArgument(
         "search_timeout_s", default_value="10.0", description="How long auto waits for a camera, in seconds."
     ),
-    DeclareLaunchArgument(
-        "config", default_value=str(SHARE / "config" / "front_end.yaml"), description="YAML file of the parameters."
-    ),
+    CONFIG,
     DeclareLaunchArgument(
         "calibration", default_value="", description="YAML calibration, instead of CameraInfo; empty: CameraInfo."
     ),
-    DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
+    NAMESPACE,
     DeclareLaunchArgument("name", default_value="feature_matcher", description="Name of the node."),
     DeclareLaunchArgument(
         "remaps", default_value="", description="Further remapping rules, FROM:=TO, separated by spaces."
     ),
-    DeclareLaunchArgument(
-        "process_every_frame",
-        default_value="false",
-        choices=["true", "false"],
-        description="Process all images, however late, instead of the newest; for bags.",
+    EVERY_FRAME,
+    switch("use_sim_time", "Follow /clock, of a simulation or of a bag that is played."),
+    switch(
+        "autostart", "Configure and activate the node at once; false leaves that to a lifecycle manager.", is_on=True
     ),
-    DeclareLaunchArgument(
-        "use_sim_time",
-        default_value="false",
-        choices=["true", "false"],
-        description="Follow /clock, of a simulation or of a bag that is played.",
-    ),
-    DeclareLaunchArgument(
-        "autostart",
-        default_value="true",
-        choices=["true", "false"],
-        description="Configure and activate the node at once; false leaves that to a lifecycle manager.",
-    ),
-    DeclareLaunchArgument(
-        "rviz", default_value="false", choices=["true", "false"], description="Open RViz with what the node publishes."
-    ),
-    DeclareLaunchArgument(
-        "log_level",
-        default_value="info",
-        choices=["debug", "info", "warn", "error", "fatal"],
-        description="What the node logs.",
-    ),
+    switch("rviz", "Open RViz with what the node publishes."),
+    LOG_LEVEL,
 ]
 
 
@@ -93,14 +66,12 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    given = {name: LaunchConfiguration(name).perform(context) for name in (entry.name for entry in ARGUMENTS)}
+    given = given_values(context, ARGUMENTS)
     try:
         topics = _topics(given)
     except FeatureMatcherError as error:
-        return [
-            LogInfo(msg=f"the camera cannot be chosen: {error} (image:=TOPIC, second:=TOPIC)"),
-            Shutdown(reason="there is not exactly one camera"),
-        ]
+        sentence = f"the camera cannot be chosen: {error} (image:=TOPIC, second:=TOPIC)"
+        return refuse(sentence, "there is not exactly one camera")
     node = Node(
         package=PACKAGE,
         executable="front_end_node",

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
     IncludeLaunchDescription,
-    LogInfo,
     OpaqueFunction,
     RegisterEventHandler,
     Shutdown,
@@ -16,53 +14,38 @@ from launch.actions import (
 )
 from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
 
 from feature_matcher_ros.errors import FeatureMatcherError
 from feature_matcher_ros.evaluation.bag import camera_topics
 from feature_matcher_ros.evaluation.sequences import Modality, Selection
+from feature_matcher_ros.ros.rclpy_launch import (
+    CONFIG,
+    EVERY_FRAME,
+    LOG_LEVEL,
+    NAMESPACE,
+    SHARE,
+    choice,
+    given_values,
+    refuse,
+    switch,
+)
 
-SHARE = Path(get_package_share_directory("feature_matcher_ros"))
-SENSORS = {"mono": Modality.MONO, "stereo": Modality.STEREO, "rgbd": Modality.RGBD, "auto": None}
+SENSORS = {"auto": None, "mono": Modality.MONO, "stereo": Modality.STEREO, "rgbd": Modality.RGBD}
 DELAY_S = 3.0  # that the node is given to load its networks before the bag begins
 LAST_FRAMES_S = 2.0  # that it is given when the bag has ended
 
 ARGUMENTS = [
     DeclareLaunchArgument("bag", description="Folder or file of the ROS 2 bag."),
-    DeclareLaunchArgument(
-        "sensor",
-        default_value="auto",
-        choices=list(SENSORS),
-        description="What to take of the bag; auto takes the richest that it offers.",
-    ),
+    choice("sensor", "What to take of the bag; auto takes the richest that it offers.", list(SENSORS)),
     DeclareLaunchArgument("image", default_value="", description="Topic of the images, where the bag holds several."),
     DeclareLaunchArgument("second", default_value="", description="Topic of the right images or of depth, likewise."),
     DeclareLaunchArgument("rate", default_value="1.0", description="How many times as fast as recorded to play."),
-    DeclareLaunchArgument(
-        "loop", default_value="false", choices=["true", "false"], description="Begin again when the bag has ended."
-    ),
-    DeclareLaunchArgument(
-        "process_every_frame",
-        default_value="false",
-        choices=["true", "false"],
-        description="Process all images, however late, instead of the newest.",
-    ),
-    DeclareLaunchArgument(
-        "config", default_value=str(SHARE / "config" / "front_end.yaml"), description="YAML file of the parameters."
-    ),
-    DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
-    DeclareLaunchArgument(
-        "rviz",
-        default_value="true",
-        choices=["true", "false"],
-        description="Open RViz with what the node publishes; without it everything ends with the bag.",
-    ),
-    DeclareLaunchArgument(
-        "log_level",
-        default_value="info",
-        choices=["debug", "info", "warn", "error", "fatal"],
-        description="What the node logs.",
-    ),
+    switch("loop", "Begin again when the bag has ended."),
+    EVERY_FRAME,
+    CONFIG,
+    NAMESPACE,
+    switch("rviz", "Open RViz with what the node publishes; without it everything ends with the bag.", is_on=True),
+    LOG_LEVEL,
 ]
 PASSED_ON = ("process_every_frame", "config", "namespace", "rviz", "log_level")
 
@@ -72,14 +55,11 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    given = {name: LaunchConfiguration(name).perform(context) for name in (entry.name for entry in ARGUMENTS)}
+    given = given_values(context, ARGUMENTS)
     try:
         topics = _topics(given)
     except FeatureMatcherError as error:
-        return [
-            LogInfo(msg=f"{given['bag']} cannot be played: {error}"),
-            Shutdown(reason="the bag cannot be played"),
-        ]
+        return refuse(f"{given['bag']} cannot be played: {error}", "the bag cannot be played")
     arguments = {name: given[name] for name in PASSED_ON} | topics | {"use_sim_time": "true"}
     player = _player(given)
     actions: list[LaunchDescriptionEntity] = [

@@ -176,6 +176,10 @@ class FakeRuntime:
         return "fake"
 
     @property
+    def precision(self) -> str:
+        return "float32"
+
+    @property
     def spec(self) -> GraphSpec:
         return self._spec
 

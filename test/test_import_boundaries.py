@@ -48,7 +48,9 @@ ONLY_HERE = {
     "rerun": ("evaluation/*",),
     "typer": ("cli", "cli_*"),
     "rich": ("cli", "cli_*"),
-    **dict.fromkeys(("rclpy", "message_filters", "cv_bridge", "tf2_ros", "ament_index_python"), ("ros/rclpy_*",)),
+    **dict.fromkeys(
+        ("rclpy", "message_filters", "cv_bridge", "tf2_ros", "ament_index_python", "launch"), ("ros/rclpy_*",)
+    ),
     "*_msgs": ("ros/rclpy_*",),
     "*_srvs": ("ros/rclpy_*",),
     "*_interfaces": ("ros/rclpy_*",),

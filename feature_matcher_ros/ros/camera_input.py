@@ -38,8 +38,8 @@ class CameraInput:
         self._graph, self._config, self._changed = graph, config, changed
         self._namespace = namespace
         self.second = second_role(config)
-        self.wanted = input_topics(config, namespace, graph.resolve)
-        self.rig = LiveRig(self.second, image_topics(config, namespace, graph.resolve), config.calibration)
+        self.wanted = input_topics(config, namespace, graph)
+        self.rig = LiveRig(self.second, image_topics(config, namespace, graph), config.calibration)
         self.ledger = FrameLedger()
         self.num_time_jumps = 0
         self.num_errors = 0  # exceptions in callbacks
@@ -134,7 +134,7 @@ class CameraInput:
         def on_damaged(error: Exception) -> None:
             self.ledger.damage()
 
-        return self._graph.subscribe(wanted.topic, wanted.type_name, qos, on_message, on_damaged)
+        return self._graph.subscribe(wanted.name, wanted.type_name, qos, on_message, on_damaged)
 
     def _qos(self, wanted: InputTopic) -> QosProfile:
         """Ask for little by default: a subscription that asks for more than is offered hears nothing."""

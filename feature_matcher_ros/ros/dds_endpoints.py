@@ -29,9 +29,9 @@ from cyclonedds.sub import DataReader
 from cyclonedds.topic import Topic
 from cyclonedds.util import duration
 
-from feature_matcher_ros.errors import SourceError
 from feature_matcher_ros.evaluation.rosbags_messages import RosbagsMessages
 from feature_matcher_ros.ros.dds_types import DdsTypes
+from feature_matcher_ros.ros.delivery import Delivery
 from feature_matcher_ros.ros.graph import QosProfile
 
 _ANY = SampleState.Any | ViewState.Any | InstanceState.Any
@@ -58,7 +58,7 @@ class DdsSubscription:
     ) -> None:
         self.topic, self.qos = topic, qos
         self._messages, self._type_name = messages, type_name
-        self._on_message, self._on_damaged = on_message, on_damaged
+        self._delivery = Delivery(topic, type_name, self._decode, on_message, on_damaged)
         description = Topic(participant, dds_topic(topic), types.description(type_name))
         self.reader = DataReader(participant, description, qos=dds_qos(qos, types.user_data(type_name), _MAX_KEPT))
         self._closing = GuardCondition(participant)
@@ -96,21 +96,10 @@ class DdsSubscription:
                 return
             for data, info in taken:
                 if info.valid_data and self.is_open:
-                    self._hand_over(data)
-
-    def _hand_over(self, data: bytes) -> None:
-        try:
-            self._on_message(self._decode(data))
-        except SourceError as error:
-            self._on_damaged(error)
-        except Exception as error:  # the next message must be taken all the same
-            _LOG.exception("the callback of %s failed: %r", self.topic, error)
+                    self._delivery.hand_over(data)
 
     def _decode(self, data: bytes) -> Any:
-        try:
-            return self._messages.typestore.deserialize_cdr(data, self._type_name)
-        except Exception as error:  # the parser stumbles over damaged bytes in many ways
-            raise SourceError(f"a message on {self.topic} is not a whole {self._type_name}.") from error
+        return self._messages.typestore.deserialize_cdr(data, self._type_name)
 
 
 class DdsPublisher:

@@ -71,6 +71,9 @@ class DdsGraph:
     def node_name(self) -> str:
         return self._node.full_name
 
+    def expand(self, topic: str) -> str:
+        return self._node.expand(topic)
+
     def resolve(self, topic: str) -> str:
         return self._node.resolve(topic)
 

@@ -86,7 +86,7 @@ def examine_bag(path: Path, node: NodeName, config: NodeConfig) -> Examination:
         counts = {topic.name: topic.count for topic in bag.topics.values()}
     rows, problems = [], []
     for namespace in camera_namespaces(config.namespaces):
-        for wanted in input_topics(config, namespace, node.resolve):
+        for wanted in input_topics(config, namespace, node):
             is_there = any((e.topic, e.type_name) == (wanted.topic, wanted.type_name) for e in endpoints)
             count = str(counts[wanted.topic]) if is_there else "0"
             rows.append((wanted.label, wanted.topic, wanted.type_name, _offers(wanted, endpoints), count))

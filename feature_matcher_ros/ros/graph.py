@@ -93,8 +93,11 @@ class Graph(Protocol):
     @property
     def make(self) -> MessageFactory: ...
 
+    def expand(self, topic: str) -> str:
+        """The full name of a topic, ``~`` and namespace expanded, as yet not remapped."""
+
     def resolve(self, topic: str) -> str:
-        """The full name of a topic, ``~`` and namespace expanded, remapping rules applied."""
+        """The full name of a topic, remapped by the first rule that fits."""
 
     def subscribe(
         self,
@@ -104,13 +107,14 @@ class Graph(Protocol):
         on_message: Callable[[Any], None],
         on_damaged: Callable[[Exception], None],
     ) -> Subscription:
-        """Listen to a topic.
+        """Listen to a topic, whose name is remapped here: one that is remapped already would be so twice.
 
         The callbacks of one subscription run one after the other, those of different subscriptions at the
         same time. A callback may wait: messages then wait, too, as far as quality of service allows.
         """
 
-    def advertise(self, topic: str, type_name: str, qos: QosProfile) -> Publisher: ...
+    def advertise(self, topic: str, type_name: str, qos: QosProfile) -> Publisher:
+        """Publish a topic, whose name is remapped here."""
 
     def transform(self, target: str, source: str, stamp_ns: int) -> Float | None:
         """``target_from_source`` (4, 4) of two frames of tf; None where nothing connects them, as far as is known."""

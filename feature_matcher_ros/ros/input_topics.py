@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from feature_matcher_ros.evaluation.bag_topics import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from feature_matcher_ros.node_config import NodeConfig
 from feature_matcher_ros.ros.live_rig import Role
 from feature_matcher_ros.ros.names import camera_info_topic
 
-Resolve = Callable[[str], str]
+
+class Names(Protocol):
+    """How a node names topics."""
+
+    def expand(self, topic: str) -> str: ...
+
+    def resolve(self, topic: str) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +24,8 @@ class InputTopic:
     """One topic that a camera needs."""
 
     role: Role
-    topic: str  # full name
+    name: str  # to subscribe to, and what a remapping rule has to name
+    topic: str  # the full name, remapped
     type_name: str
     is_info: bool = False
 
@@ -37,29 +44,24 @@ def second_role(config: NodeConfig) -> Role | None:
     return {"mono": None, "stereo": Role.RIGHT, "rgbd": Role.DEPTH}[config.modality]
 
 
-def image_topics(config: NodeConfig, namespace: str, resolve: Resolve) -> dict[Role, str]:
+def image_topics(config: NodeConfig, namespace: str, names: Names) -> dict[Role, str]:
     """Full names of the raw images, also where only compressed ones are listened to."""
-    names = {Role.IMAGE: config.image_topic}
-    if config.modality == "stereo":
-        names[Role.RIGHT] = config.right_image_topic
-    elif config.modality == "rgbd":
-        names[Role.DEPTH] = config.depth_topic
-    return {role: resolve(below(namespace, name)) for role, name in names.items()}
+    return {role: names.resolve(name) for role, name in _image_names(config, namespace).items()}
 
 
-def input_topics(config: NodeConfig, namespace: str, resolve: Resolve) -> tuple[InputTopic, ...]:
-    """All topics of one camera, CameraInfo first; ``resolve`` gives the full name of a topic."""
+def input_topics(config: NodeConfig, namespace: str, names: Names) -> tuple[InputTopic, ...]:
+    """All topics of one camera, CameraInfo first."""
     infos = {
         Role.IMAGE: config.camera_info_topic,
         Role.RIGHT: config.right_camera_info_topic,
         Role.DEPTH: config.depth_camera_info_topic,
     }
     wanted = []
-    for role, topic in image_topics(config, namespace, resolve).items():
-        wanted.append(_image(role, topic, config))
+    for role, image in _image_names(config, namespace).items():
+        wanted.append(_image(role, image, config, names))
         if not config.calibration:
-            info = below(namespace, infos[role]) if infos[role] else camera_info_topic(topic)
-            wanted.append(InputTopic(role, resolve(info), CAMERA_INFO, is_info=True))
+            info = below(namespace, infos[role]) if infos[role] else _info_beside(image, names)
+            wanted.append(InputTopic(role, info, names.resolve(info), CAMERA_INFO, is_info=True))
     return tuple(sorted(wanted, key=lambda topic: not topic.is_info))
 
 
@@ -71,8 +73,24 @@ def below(namespace: str, name: str) -> str:
     return f"{head}{namespace}/{rest}"
 
 
-def _image(role: Role, topic: str, config: NodeConfig) -> InputTopic:
+def _image_names(config: NodeConfig, namespace: str) -> dict[Role, str]:
+    names = {Role.IMAGE: config.image_topic}
+    if config.modality == "stereo":
+        names[Role.RIGHT] = config.right_image_topic
+    elif config.modality == "rgbd":
+        names[Role.DEPTH] = config.depth_topic
+    return {role: below(namespace, name) for role, name in names.items()}
+
+
+def _image(role: Role, image: str, config: NodeConfig, names: Names) -> InputTopic:
     transport = config.depth_transport if role is Role.DEPTH else config.image_transport
     if transport == "raw":
-        return InputTopic(role, topic, IMAGE)
-    return InputTopic(role, f"{topic}/{'compressedDepth' if role is Role.DEPTH else 'compressed'}", COMPRESSED_IMAGE)
+        return InputTopic(role, image, names.resolve(image), IMAGE)
+    name = f"{names.resolve(image)}/{'compressedDepth' if role is Role.DEPTH else 'compressed'}"
+    return InputTopic(role, name, names.resolve(name), COMPRESSED_IMAGE)
+
+
+def _info_beside(image: str, names: Names) -> str:
+    """The name of an image's CameraInfo: what lies beside it, before remapping if a rule concerns that, else after."""
+    beside = camera_info_topic(names.expand(image))
+    return beside if names.resolve(beside) != beside else camera_info_topic(names.resolve(image))

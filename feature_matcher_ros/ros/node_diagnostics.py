@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,10 @@ class Verdict:
 class CameraDiagnostics:
     """Follows one camera from one report to the next."""
 
-    def __init__(self, camera: LiveCamera, matcher_name: str) -> None:
-        self.camera, self._matcher_name = camera, matcher_name
+    def __init__(self, camera: LiveCamera, matching: Mapping[str, str]) -> None:
+        """``matching`` says by name how images are matched, the same for all cameras."""
+        self.camera, self._matching = camera, matching
+        self.missing = ""  # why nothing is processed, once that has lasted
         self._input_rate = RateMeter()
         self._bad_drops = 0
 
@@ -44,7 +46,8 @@ class CameraDiagnostics:
         camera, make = self.camera, graph.make
         counts, summary = camera.input.ledger.counts(), camera.statistics.summary()
         bad_drops = sum(count for reason, count in counts.dropped.items() if reason not in _BY_DESIGN)
-        verdict = judge(summary, new_drops=bad_drops - self._bad_drops, is_paused=graph.is_time_paused())
+        new_drops, is_paused = bad_drops - self._bad_drops, graph.is_time_paused()
+        verdict = judge(summary, new_drops=new_drops, is_paused=is_paused, missing=self.missing)
         self._bad_drops = bad_drops
         rate_hz = self._input_rate.rate_hz(counts.received)
         values = {"state": verdict.state, "input_rate_hz": f"{rate_hz:.1f}", **self.values(graph)}
@@ -72,7 +75,8 @@ class CameraDiagnostics:
             "camera_changes": str(camera.input.rig.num_changes),
             "other_clock": str(camera.has_other_clock).lower(),
             "time_paused": str(graph.is_time_paused()).lower(),
-            "matcher": self._matcher_name,
+            **({"missing": self.missing} if self.missing else {}),
+            **self._matching,
         }
 
 
@@ -83,14 +87,19 @@ def diagnostics_array(graph: Graph, cameras: Sequence[CameraDiagnostics]) -> Any
     return graph.make("diagnostic_msgs/msg/DiagnosticArray", header=header, status=statuses)
 
 
-def judge(summary: FrameSummary, *, new_drops: int, is_paused: bool) -> Verdict:
-    """Sum up a camera's latest frames; the first thing that is wrong counts."""
+def judge(summary: FrameSummary, *, new_drops: int, is_paused: bool, missing: str = "") -> Verdict:
+    """Sum up a camera's latest frames; the first thing that is wrong counts.
+
+    Silence is a warning at first, and an error as soon as it is known what is ``missing``.
+    """
+    silence = _ERROR if missing or summary.state is TrackingState.LOST else _WARN
     if summary.silent_s is None or summary.state is None:
-        return Verdict(_WARN, "WAITING", "no frame yet")
+        return Verdict(silence, "WAITING", missing or "no frame yet")
+    if summary.silent_s > _SILENT_S and not is_paused:
+        why = f": {missing}" if missing else ""
+        return Verdict(silence, "DEGRADED", f"no frame for {summary.silent_s:.0f} s{why}")
     if summary.state is TrackingState.LOST:
         return Verdict(_ERROR, "LOST", "the newest frame could not be connected to a keyframe")
-    if summary.silent_s > _SILENT_S and not is_paused:
-        return Verdict(_WARN, "DEGRADED", f"no frame for {summary.silent_s:.0f} s")
     if new_drops:
         return Verdict(_WARN, "DEGRADED", f"{new_drops} images could not be used")
     if summary.inlier_ratio is not None and summary.inlier_ratio < _FEW_INLIERS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,15 +12,13 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from rclpy.serialization import deserialize_message
 from rosidl_runtime_py.utilities import get_message
 
-from feature_matcher_ros.errors import SourceError
+from feature_matcher_ros.ros.delivery import Delivery
 from feature_matcher_ros.ros.graph import QosProfile
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
-
-_LOG = logging.getLogger(__name__)
 
 
 class RclpySubscription:
@@ -41,8 +38,7 @@ class RclpySubscription:
     ) -> None:
         self.topic, self.qos = node.resolve_topic_name(topic), qos
         self._node, self._type = node, get_message(type_name)
-        self._type_name = type_name
-        self._on_message, self._on_damaged = on_message, on_damaged
+        self._delivery = Delivery(self.topic, type_name, self._decode, on_message, on_damaged)
         self._running = threading.RLock()  # held by a callback; one that closes its own subscription may pass
         self._is_open = True
         self._num_lost = 0
@@ -77,18 +73,10 @@ class RclpySubscription:
     def _receive(self, data: bytes) -> None:
         with self._running:
             if self._is_open:
-                self._hand_over(data)
+                self._delivery.hand_over(data)
 
-    def _hand_over(self, data: bytes) -> None:
-        try:
-            message = deserialize_message(data, self._type)
-        except Exception as error:  # the middleware stumbles over damaged bytes in many ways
-            self._on_damaged(SourceError(f"a message on {self.topic} is not a whole {self._type_name} ({error})."))
-            return
-        try:
-            self._on_message(message)
-        except Exception as error:  # the next message must be taken all the same
-            _LOG.exception("the callback of %s failed: %r", self.topic, error)
+    def _decode(self, data: bytes) -> Any:
+        return deserialize_message(data, self._type)
 
 
 class RclpyPublisher:

@@ -8,12 +8,12 @@ What only ROS knows stays ROS's: names and remapping, the clock, parameters, the
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.errors import ConfigError
@@ -21,8 +21,7 @@ from feature_matcher_ros.ros.graph import Endpoint, QosProfile
 from feature_matcher_ros.ros.rclpy_endpoints import RclpyPublisher, RclpySubscription, offered_qos
 from feature_matcher_ros.ros.rclpy_messages import RclpyMessages
 from feature_matcher_ros.ros.rclpy_transforms import RclpyTransforms
-
-_PAUSE_S = 1.0  # without a tick for so long, simulated time stands still
+from feature_matcher_ros.ros.simulated_clock import SimulatedClock
 
 
 class RclpyGraph:
@@ -32,20 +31,17 @@ class RclpyGraph:
         self.make = RclpyMessages()
         self._node = node
         self._transforms: RclpyTransforms | None = None
-        self._lock = threading.Lock()
-        self._seen_ns, self._seen_s = -1, 0.0  # simulated time, and when it was first seen to be that
+        self._clock = SimulatedClock()
 
     @property
     def node_name(self) -> str:
         return str(self._node.get_fully_qualified_name())
 
+    def expand(self, topic: str) -> str:
+        return self._full_name(topic, only_expand=True)
+
     def resolve(self, topic: str) -> str:
-        try:
-            return str(self._node.resolve_topic_name(topic))
-        except (ValueError, RuntimeError) as error:  # of which rclpy's own errors are kinds
-            raise ConfigError(
-                f"'{topic}' is no name of a topic: write letters, digits, '_' and '/', maybe behind '~/'."
-            ) from error
+        return self._full_name(topic, only_expand=False)
 
     def subscribe(
         self,
@@ -70,7 +66,7 @@ class RclpyGraph:
         return [
             Endpoint(topic, info.topic_type, offered_qos(info.qos_profile))
             for topic, _ in self._node.get_topic_names_and_types()
-            for info in self._node.get_publishers_info_by_topic(topic)
+            for info in self._publishers_of(topic)
             if (info.node_name, info.node_namespace) != own
         ]
 
@@ -81,8 +77,21 @@ class RclpyGraph:
         """Tell whether simulated time stands still, seen from one call to the next."""
         if not self._node.get_clock().ros_time_is_active:
             return False
-        now_ns, now_s = self.now_ns(), time.monotonic()
-        with self._lock:
-            if now_ns != self._seen_ns:
-                self._seen_ns, self._seen_s = now_ns, now_s
-            return now_ns == 0 or now_s - self._seen_s >= _PAUSE_S
+        self._clock.see(self.now_ns())
+        return self._clock.is_paused()
+
+    def _full_name(self, topic: str, *, only_expand: bool) -> str:
+        try:
+            return str(self._node.resolve_topic_name(topic, only_expand=only_expand))
+        except (ValueError, RuntimeError) as error:  # of which rclpy's own errors are kinds
+            raise ConfigError(
+                f"'{topic}' is no name of a topic: write letters, digits, '_' and '/', maybe behind '~/'."
+            ) from error
+
+    def _publishers_of(self, topic: str) -> list[TopicEndpointInfo]:
+        """The publishers of a full name; rclpy remaps it, though it says that it does not."""
+        if self._node.resolve_topic_name(topic) == topic:
+            return list(self._node.get_publishers_info_by_topic(topic))
+        with self._node.handle:
+            found = rclpy_implementation.rclpy_get_publishers_info_by_topic(self._node.handle, topic, False)
+        return [TopicEndpointInfo(**info) for info in found]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -35,10 +34,10 @@ from feature_matcher_ros.ros.rclpy_graph import RclpyGraph
 from feature_matcher_ros.ros.rclpy_logging import log_to
 from feature_matcher_ros.ros.rclpy_parameters import concerns_us, config_of, declare_parameters
 from feature_matcher_ros.ros.server import Server
+from feature_matcher_ros.ros.stop_signals import LAST_FRAME_S, StopRequest, ignore_signals, stop_on_signals
 
 _NUM_THREADS = 32  # callbacks of lossless streams wait, each in a thread of its own
-_LAST_FRAME_S = 0.5  # that a frame is given to come to its end when the process is to end
-_DEACTIVATION_S = 10.0  # likewise when the node is deactivated and lives on
+_DEACTIVATION_S = 10.0  # that a frame is given to come to its end when the node is deactivated and lives on
 _SPIN_S = 0.5
 _LOG = logging.getLogger(__name__)
 
@@ -83,7 +82,7 @@ class FrontEndNode(LifecycleNode):
         server = self._configured()
         if not self._is_done(server.activate):
             return _FAILURE
-        _LOG.info("listens to %s", ", ".join(_inputs(server)))
+        _LOG.info("listens to %s", ", ".join(server.input_topics))
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -191,7 +190,7 @@ class FrontEndNode(LifecycleNode):
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM; exits with 1 and one sentence if it cannot start."""
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = FrontEndNode()
@@ -202,7 +201,7 @@ def main() -> None:
     sys.exit(_run(node, stop))
 
 
-def _run(node: FrontEndNode, stop: threading.Event) -> int:
+def _run(node: FrontEndNode, stop: StopRequest) -> int:
     """Start the node and serve its callbacks until it is to stop; returns the exit code."""
     executor = MultiThreadedExecutor(_NUM_THREADS)
     executor.add_node(node)
@@ -210,23 +209,23 @@ def _run(node: FrontEndNode, stop: threading.Event) -> int:
     starting = _Start(node, stop)
     spinning.start()
     starting.start()
-    while not stop.wait(_SPIN_S):
-        pass
+    stop.wait()
     # An extension module that is still computing would crash while Python is torn down around it.
-    if starting.is_alive() or not node.stop(_LAST_FRAME_S):
+    if starting.is_alive() or not node.stop(LAST_FRAME_S):
         sys.stdout.flush()
         os._exit(0)
     spinning.join()
-    executor.shutdown(_LAST_FRAME_S)
+    executor.shutdown(LAST_FRAME_S)
     node.destroy_node()
     rclpy.shutdown()
+    ignore_signals()
     return 1 if starting.is_failed else 0
 
 
 class _Start(threading.Thread):
     """Configures and activates the node, in a thread because engines may take minutes that nobody wants to wait."""
 
-    def __init__(self, node: FrontEndNode, stop: threading.Event) -> None:
+    def __init__(self, node: FrontEndNode, stop: StopRequest) -> None:
         super().__init__(name="start", daemon=True)
         self._node, self._stop_process = node, stop
         self.is_failed = False
@@ -237,9 +236,9 @@ class _Start(threading.Thread):
             self._stop_process.set()
 
 
-def _spin(executor: MultiThreadedExecutor, stop: threading.Event) -> None:
+def _spin(executor: MultiThreadedExecutor, stop: StopRequest) -> None:
     """Serve callbacks; an error that one of them lets through is logged, and the others are served."""
-    while not stop.is_set():
+    while not stop.is_set:
         with _logging_errors():
             executor.spin_once(_SPIN_S)
 
@@ -253,18 +252,6 @@ def _logging_errors() -> Iterator[None]:
         time.sleep(0.01)
 
 
-def _stop_on_signals() -> threading.Event:
-    """Both signals ask to stop; ``ros2 launch`` and a terminal may send one twice."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
-
-
 def _exit_with(sentence: str) -> NoReturn:
     sys.stderr.write(f"front_end_node: {sentence}\n")
     sys.exit(1)
-
-
-def _inputs(server: Server) -> list[str]:
-    return [wanted.topic for camera in server.cameras for wanted in camera.input.wanted if not wanted.is_info]

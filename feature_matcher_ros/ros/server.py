@@ -21,10 +21,12 @@ from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.matchers import create_matcher, follow_config
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.node_config import LiveConfig
+from feature_matcher_ros.ros.frame_ledger import FrameCounts
 from feature_matcher_ros.ros.graph import RELIABLE, Graph, Publisher
 from feature_matcher_ros.ros.live_camera import LiveCamera
 from feature_matcher_ros.ros.node_diagnostics import CameraDiagnostics, diagnostics_array
 from feature_matcher_ros.ros.run_time_parameters import fixed_changes
+from feature_matcher_ros.ros.start_progress import StartProgress
 from feature_matcher_ros.ros.startup_check import explain_silence
 from feature_matcher_ros.ros.synchronizer import Bundle
 from feature_matcher_ros.ros.topics import DIAGNOSTICS
@@ -52,6 +54,11 @@ class Server:
     def cameras(self) -> tuple[LiveCamera, ...]:
         return tuple(self._cameras)
 
+    @property
+    def input_topics(self) -> tuple[str, ...]:
+        """What is listened to beside CameraInfo."""
+        return tuple(wanted.topic for camera in self._cameras for wanted in camera.input.wanted if not wanted.is_info)
+
     def configure(self) -> None:
         """Load the networks and announce what will be published.
 
@@ -59,15 +66,18 @@ class Server:
             FeatureMatcherError: a parameter, the calibration, the mask or a network cannot be used.
         """
         node = self._config.node
-        self._matcher = matcher = create_matcher(self._config)
-        _warm_up(matcher)
+        self._diagnostics = self._graph.advertise(DIAGNOSTICS.name, DIAGNOSTICS.type_name, RELIABLE)
+        with StartProgress(self._graph, self._diagnostics) as progress:
+            self._matcher = matcher = create_matcher(self._config)
+            progress.begin("matches an image with itself, which takes longest the first time")
+            _warm_up(matcher)
         if node.mount_rotation_deg:
             matcher = TurnedMatcher(matcher, node.mount_rotation_deg)
         for namespace in camera_namespaces(node.namespaces):
             front_end = FrontEnd(self._config, matcher)
             self._cameras.append(LiveCamera(self._graph, node, namespace, front_end, self._changed))
-        self._watched = [CameraDiagnostics(camera, matcher.name) for camera in self._cameras]
-        self._diagnostics = self._graph.advertise(DIAGNOSTICS.name, DIAGNOSTICS.type_name, RELIABLE)
+        matching = {"matcher": matcher.name, **progress.networks}
+        self._watched = [CameraDiagnostics(camera, matching) for camera in self._cameras]
 
     def activate(self) -> None:
         """Listen and work; waits for a frame that was still being processed at the last ``deactivate``."""
@@ -150,17 +160,17 @@ class Server:
         return None
 
     def _watch(self) -> None:
-        silences = {camera: _Silence(self._config.node.startup_timeout_s) for camera in self._cameras}
+        silences = {watched: _Silence(self._config.node.startup_timeout_s) for watched in self._watched}
         while not self._stop.wait(_PERIOD_S):
             self._look_after(silences)
 
-    def _look_after(self, silences: dict[LiveCamera, _Silence]) -> None:
+    def _look_after(self, silences: dict[CameraDiagnostics, _Silence]) -> None:
         try:
             self._publish_diagnostics()
-            for camera, silence in silences.items():
-                camera.input.follow_publishers()
-                if silence.is_to_be_explained(camera.input.ledger.counts().processed, self._graph.is_time_paused()):
-                    self._explain(camera)
+            for watched, silence in silences.items():
+                watched.camera.input.follow_publishers()
+                silence.follow(watched.camera.input.ledger.counts(), self._graph.is_time_paused())
+                watched.missing = self._explain(watched.camera, silence) if silence.is_long else ""
         except Exception:  # one bad look must not be the last
             _LOG.exception("the node could not look after itself")
 
@@ -168,10 +178,12 @@ class Server:
         if self._diagnostics is not None and self._diagnostics.has_subscribers():
             self._diagnostics.publish(diagnostics_array(self._graph, self._watched))
 
-    def _explain(self, camera: LiveCamera) -> None:
-        sentences = explain_silence(camera.input, self._graph.publishers())
-        for sentence in sentences or ["no image has come for some time: look after the camera."]:
+    def _explain(self, camera: LiveCamera, silence: _Silence) -> str:
+        """Why nothing is processed; what is news is logged as well."""
+        sentences = explain_silence(camera.input, self._graph.publishers()) or [silence.sentence()]
+        for sentence in sentences if silence.is_news else ():
             _LOG.warning("%s%s", f"{camera.namespace}: " if camera.namespace else "", sentence)
+        return " ".join(sentences)
 
 
 def _warm_up(matcher: Matcher) -> None:
@@ -187,24 +199,31 @@ def _join(thread: threading.Thread | None, deadline_s: float) -> None:
 
 
 class _Silence:
-    """Follows whether frames are processed, and asks for an explanation once for each silence."""
+    """Follows whether frames of a camera are processed."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._processed = 0
+        self._processed = self._received_before = self._received = 0
         self._since_s = time.monotonic()
-        self._is_explained = False
+        self.is_long = self.is_news = False  # it is to be explained; it was not so before
 
-    def is_to_be_explained(self, processed: int, is_paused: bool) -> bool:
-        if processed != self._processed:
-            if self._is_explained:
+    def follow(self, counts: FrameCounts, is_paused: bool) -> None:
+        self._received = counts.received
+        if counts.processed != self._processed:
+            if self.is_long:
                 _LOG.info("frames are processed again")
-            self._processed, self._since_s, self._is_explained = processed, time.monotonic(), False
-        is_due = time.monotonic() - self._since_s >= self._timeout_s and not self._is_explained
-        if is_due and not (is_paused and processed):
-            self._is_explained = True
-            return True
-        return False
+            self._processed, self._received_before, self._since_s = counts.processed, counts.received, time.monotonic()
+            self.is_long = False
+        is_due = time.monotonic() - self._since_s >= self._timeout_s and not (is_paused and counts.processed)
+        self.is_news = is_due and not self.is_long
+        self.is_long = self.is_long or is_due
+
+    def sentence(self) -> str:
+        """What there is to say if there were frames before."""
+        came = self._received - self._received_before
+        if came:
+            return f"{came} images came since the last one that could be used: see what is counted as dropped, and why."
+        return "no image has come for some time: look after the camera."
 
 
 def camera_namespaces(text: str) -> list[str]:

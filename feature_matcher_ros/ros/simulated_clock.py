@@ -17,7 +17,10 @@ class SimulatedClock:
 
     def hear(self, message: Any) -> None:
         """Take in a ``rosgraph_msgs/Clock``."""
-        now_ns = int(message.clock.sec) * 1_000_000_000 + int(message.clock.nanosec)
+        self.see(int(message.clock.sec) * 1_000_000_000 + int(message.clock.nanosec))
+
+    def see(self, now_ns: int) -> None:
+        """Take in what time it is, which somebody else has heard."""
         if now_ns != self._now_ns:
             self._changed_s = time.monotonic()
         self._now_ns = now_ns

@@ -71,7 +71,7 @@ def _without_publisher(wanted: InputTopic, endpoints: Sequence[Endpoint]) -> str
     if others:
         named = similar_topics(wanted.topic, others)
         rest = f" and {len(others) - len(named)} more" if len(others) > len(named) else ""
-        remedy = f"-r {wanted.topic}:={named[0]}, or node.{parameter}"
+        remedy = f"-r {wanted.name}:={named[0]}, or node.{parameter}"
         return f"nobody publishes it; of this type there are {', '.join(named)}{rest}: remap it with {remedy}."
     if wanted.type_name == CAMERA_INFO:
         return "nobody publishes any: let the driver publish it, or set node.calibration."

@@ -13,6 +13,7 @@ from typing import Any
 
 from feature_matcher_ros.errors import OutputError, RuntimeLoadError
 from feature_matcher_ros.runtimes import open_runtime
+from feature_matcher_ros.runtimes.graph_news import GraphNews, tell_of_graph
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
 from feature_matcher_ros.runtimes.runtime import Runtime
 
@@ -100,7 +101,9 @@ def open_graph(folder: Path, manifest: Manifest, name: str, spec: GraphSpec, run
     """
     if name not in manifest.graphs:
         raise RuntimeLoadError(f"the manifest of {folder} names no graph '{name}': export the network again.")
+    tell_of_graph(GraphNews(manifest.method, name))
     opened = open_runtime(verified_graph_path(folder, manifest.graphs[name]), spec, runtime, num_threads)
+    tell_of_graph(GraphNews(manifest.method, name, opened))
     announce_licence(manifest)
     return opened
 

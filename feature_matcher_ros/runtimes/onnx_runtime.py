@@ -48,6 +48,11 @@ class OnnxRuntime:
         return "onnx"
 
     @property
+    def precision(self) -> str:
+        """That of all exported graphs."""
+        return "float32"
+
+    @property
     def spec(self) -> GraphSpec:
         return self._spec
 

@@ -20,6 +20,10 @@ class Runtime(Protocol):
         """As written in the configuration and in diagnostics."""
 
     @property
+    def precision(self) -> str:
+        """The type in which most is computed, "float32" or "float16"; for diagnostics."""
+
+    @property
     def spec(self) -> GraphSpec:
         """What the graph takes and gives."""
 

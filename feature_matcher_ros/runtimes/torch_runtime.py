@@ -62,6 +62,10 @@ class TorchRuntime:
         return "torch"
 
     @property
+    def precision(self) -> str:
+        return str(self._precision).removeprefix("torch.")
+
+    @property
     def spec(self) -> GraphSpec:
         return self._spec
 

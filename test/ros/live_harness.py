@@ -10,7 +10,8 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType, new_class
@@ -24,7 +25,7 @@ from feature_matcher_ros.datatypes import Camera, Frame
 from feature_matcher_ros.ros.dds_endpoints import DdsPublisher
 from feature_matcher_ros.ros.dds_graph import DdsGraph
 from feature_matcher_ros.ros.dds_types import DdsTypes, dds_type_name
-from feature_matcher_ros.ros.graph import RELIABLE, QosProfile
+from feature_matcher_ros.ros.graph import RELIABLE, Graph, QosProfile
 from feature_matcher_ros.ros.messages import MessageFactory, make_header
 from feature_matcher_ros.ros.names import NodeName
 from feature_matcher_ros.ros.topics import DIAGNOSTICS, Topic
@@ -35,10 +36,8 @@ KEEP_ALL = QosProfile(is_reliable=True, depth=0)
 PATIENCE_S = 40.0
 # Both adapters of the graph, where a test is the same for either.
 HAS_RCLPY = importlib.util.find_spec("rclpy") is not None
-RCLPY = pytest.param(
-    "rclpy", marks=[pytest.mark.ros, pytest.mark.skipif(not HAS_RCLPY, reason="needs a sourced ROS 2 environment")]
-)
-ADAPTERS = ("dds", RCLPY)
+NEEDS_RCLPY = pytest.mark.skipif(not HAS_RCLPY, reason="needs a sourced ROS 2 environment")
+ADAPTERS = ("dds", pytest.param("rclpy", marks=[pytest.mark.ros, NEEDS_RCLPY]))
 # What ``ros2 run feature_matcher_ros front_end_node`` runs, without a workspace that was built.
 RCLPY_NODE = [sys.executable, "-u", "-c", "from feature_matcher_ros.cli_live import front_end_node; front_end_node()"]
 
@@ -69,6 +68,10 @@ class LiveNode:
     def log(self) -> str:
         self._log.seek(0)
         return " ".join(self._log.read().split())  # the console wraps lines
+
+    def wait_until_it_listens(self) -> None:
+        """By what it says itself: endpoints of one that was ended in the middle of a frame stay for a while."""
+        wait_until(lambda: "listens to" in self.log, "a node that listens")
 
     def interrupt(self, number: int = signal.SIGINT) -> tuple[int, float]:
         """End it; returns its exit code and how many seconds that took."""
@@ -123,13 +126,17 @@ class Consumer:
     def wait_for(self, topic: Topic, count: int, timeout_s: float = PATIENCE_S) -> None:
         wait_until(lambda: len(self.messages[topic]) >= count, f"{count} messages on {topic.name}", timeout_s)
 
+    def reports(self) -> list[Any]:
+        """The messages on /diagnostics of nodes that have started."""
+        return [message for message in self.messages[DIAGNOSTICS] if not message.status[0].name.endswith(": start")]
+
     def diagnostics(self) -> dict[str, str]:
-        """The newest values on /diagnostics."""
-        values = {value.key: value.value for value in self.messages[DIAGNOSTICS][-1].status[0].values}
-        return values | {"message": self.messages[DIAGNOSTICS][-1].status[0].message}
+        """The newest values on /diagnostics, of the first camera."""
+        status = self.reports()[-1].status[0]
+        return {value.key: value.value for value in status.values} | {"message": status.message}
 
     def wait_for_diagnostics(self, condition: Callable[[dict[str, str]], bool], what: str) -> dict[str, str]:
-        wait_until(lambda: bool(self.messages[DIAGNOSTICS]) and condition(self.diagnostics()), what)
+        wait_until(lambda: bool(self.reports()) and condition(self.diagnostics()), what)
         return self.diagnostics()
 
     def _keeper(self, topic: Topic) -> Callable[[Any], None]:
@@ -195,6 +202,19 @@ class LiveCamera:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def graph_of(adapter: str, name: str, *, use_sim_time: bool = False) -> Iterator[Graph]:
+    """A node in this process."""
+    if adapter == "dds":
+        with DdsGraph(NodeName(name), use_sim_time=use_sim_time) as graph:
+            yield graph
+        return
+    from rclpy_harness import rclpy_graph
+
+    with rclpy_graph(name, use_sim_time=use_sim_time) as other:
+        yield other
 
 
 def liar(graph: DdsGraph, topic: str, type_name: str) -> DdsPublisher:

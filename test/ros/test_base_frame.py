@@ -143,11 +143,11 @@ def test_odometry_path_and_tf_are_those_of_the_base(adapter: str, frames: list[F
         np.testing.assert_array_equal(matrix_from_transform(stamped.transform), matrix_from_pose(odometry.pose.pose))
 
 
-def transform_to(make: Any, parent: str, child: str, parent_from_child: Float) -> Any:
+def transform_to(make: Any, parent: str, child: str, parent_from_child: Float, stamp_ns: int = 1) -> Any:
     pose = make(
         "geometry_msgs/msg/Transform",
         translation=make_vector(make, parent_from_child[:3, 3]),
         rotation=make_quaternion(make, parent_from_child[:3, :3]),
     )
-    header = make_header(make, 1, parent)
+    header = make_header(make, stamp_ns, parent)
     return make("geometry_msgs/msg/TransformStamped", header=header, child_frame_id=child, transform=pose)

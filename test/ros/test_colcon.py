@@ -14,20 +14,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("colcon_ros", reason="needs colcon")
 pytest.importorskip("colcon_python_setup_py", reason="needs colcon")
 pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 
-from live_harness import HAS_RCLPY, PATIENCE_S, Consumer, LiveCamera, wait_until
+from live_harness import NEEDS_RCLPY, PATIENCE_S, Consumer, LiveCamera, wait_until
 
+from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import Frame
+from feature_matcher_ros.evaluation.replay import replay
 from feature_matcher_ros.ros.topics import CORRESPONDENCES, STATUS, Topic
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "feature_matcher_ros"
 TOPICS = (STATUS, CORRESPONDENCES)
-NEEDS_RCLPY = pytest.mark.skipif(not HAS_RCLPY, reason="needs a sourced ROS 2 environment")
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +92,28 @@ def ends_cleanly(process: subprocess.Popen[bytes], log: Path) -> None:
     assert "Traceback" not in log.read_text()
 
 
-@pytest.mark.parametrize("name", ["front_end.launch.py", "replay.launch.py"])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "front_end.launch.py",
+            "sensor image second transport depth_transport search_timeout_s config calibration namespace name remaps "
+            "process_every_frame use_sim_time autostart rviz log_level",
+        ),
+        (
+            "replay.launch.py",
+            "bag sensor image second rate loop process_every_frame config namespace rviz log_level",
+        ),
+    ],
+)
 @pytest.mark.ros
 @NEEDS_RCLPY
-def test_every_launch_argument_is_described(name: str, sourced: dict[str, str]) -> None:
+def test_every_launch_argument_is_described(name: str, expected: str, sourced: dict[str, str]) -> None:
     command = ["ros2", "launch", PACKAGE, name, "--show-args"]
     done = subprocess.run(command, env=sourced, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     arguments = re.findall(r"^ {4}'(\w+)':\n {8}(.*)$", done.stdout, re.MULTILINE)
-    declared = re.findall(r'DeclareLaunchArgument\(\s*"(\w+)"', (ROOT / "launch" / name).read_text())
-    assert declared and [argument for argument, _ in arguments] == declared
+    assert [argument for argument, _ in arguments] == expected.split()
     assert all(text.rstrip().endswith(".") or "Valid choices" in text for _, text in arguments), arguments
 
 
@@ -117,6 +131,27 @@ def test_ros2_run_and_launch_with_the_only_camera_there_is(
     launch = ["ros2", "launch", PACKAGE, "front_end.launch.py", f"config:={config}", "namespace:=robot"]
     follow(launch, "/robot", sourced, frames, tmp_path / "launch.log")
     assert "process has finished cleanly" in (tmp_path / "launch.log").read_text()
+
+
+@pytest.mark.ros
+@NEEDS_RCLPY
+def test_launch_testing_finds_what_replay_finds(sourced: dict[str, str], stereo_bag: Path, tmp_path: Path) -> None:
+    """In a process of its own, for the plugins of launch_testing do not fit every pytest."""
+    config = tmp_path / "config.yaml"
+    parameters = {"extractor": {"name": "orb"}, "keyframes": {"match_every_frame": True}, "node": {"qos": "reliable"}}
+    config.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+    fast = {"extractor.name": "orb", "keyframes.match_every_frame": True}
+    replay(stereo_bag, tmp_path / "run", config=override(FrontEndConfig(), fast))
+    command = [
+        sys.executable,
+        "-m",
+        "launch_testing.launch_test",
+        str(Path(__file__).with_name("launched_front_end.py")),
+    ]
+    command += [f"bag:={stereo_bag}", f"config:={config}", f"expected:={tmp_path / 'run' / 'topics'}"]
+    done = subprocess.run(command, env=sourced, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Ran 1 test" in done.stdout + done.stderr
 
 
 def follow(command: list[str], namespace: str, sourced: dict[str, str], frames: list[Frame], log: Path) -> None:

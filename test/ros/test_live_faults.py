@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,20 @@ import pytest
 
 pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 
-from live_harness import PATIENCE_S, Consumer, LiveCamera, LiveNode, info_message, remap, settings, wait_until
+from live_harness import (
+    ADAPTERS,
+    NEEDS_RCLPY,
+    PATIENCE_S,
+    Consumer,
+    LiveCamera,
+    LiveNode,
+    graph_of,
+    info_message,
+    liar,
+    remap,
+    settings,
+    wait_until,
+)
 
 from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import Camera, Frame, TrackingState
@@ -23,7 +36,6 @@ from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.node_config import NodeConfig
 from feature_matcher_ros.ros.conversions import image_message
-from feature_matcher_ros.ros.dds_endpoints import DdsPublisher
 from feature_matcher_ros.ros.dds_graph import DdsGraph
 from feature_matcher_ros.ros.doctor import examine_graph
 from feature_matcher_ros.ros.frame_ledger import DropReason
@@ -36,13 +48,14 @@ from feature_matcher_ros.ros.topics import CORRESPONDENCES, DIAGNOSTICS, STATUS
 
 LISTENING = remap(image="/camera/image")
 PATIENT = settings(node__startup_timeout_s=1.5, node__max_frame_age_ms=5000)
+JUNK = b"\0\1\0\0\5\0\0\0junk\0"
 
 
 class Scene:
     """One node with its consumer, and a camera that can be replaced."""
 
-    def __init__(self, node: LiveNode, consumer: Consumer, frames: list[Frame]) -> None:
-        self.node, self.consumer, self.frames = node, consumer, frames
+    def __init__(self, adapter: str, node: LiveNode, consumer: Consumer, frames: list[Frame]) -> None:
+        self.adapter, self.node, self.consumer, self.frames = adapter, node, consumer, frames
         self.camera = LiveCamera()
         self.camera.wait_for_node()
 
@@ -80,12 +93,12 @@ class Scene:
         return int(self.consumer.diagnostics().get(name, "0"))
 
 
-@pytest.fixture(scope="module")
-def scene(frames: list[Frame]) -> Iterator[Scene]:
-    node = LiveNode(*LISTENING, **PATIENT)
+@pytest.fixture(scope="module", params=ADAPTERS)
+def scene(request: pytest.FixtureRequest, frames: list[Frame]) -> Iterator[Scene]:
+    node = LiveNode(*LISTENING, adapter=request.param, **PATIENT)
     with node, Consumer([CORRESPONDENCES, STATUS, DIAGNOSTICS]) as consumer:
         consumer.wait_for_node()
-        scene = Scene(node, consumer, frames)
+        scene = Scene(request.param, node, consumer, frames)
         yield scene
         scene.camera.close()
         assert node.interrupt(signal.SIGTERM)[0] == 0
@@ -132,21 +145,43 @@ def test_images_that_cannot_be_used_are_counted_and_passed_over(scene: Scene) ->
     assert "encoding 'jpg8' is not supported" in scene.node.log and "it was cut off" in scene.node.log
 
 
+def send_some(publish: Callable[[bytes], object]) -> None:
+    """More than one message: the first may be sent before the subscription knows of its publisher."""
+    for _ in range(5):
+        publish(JUNK)
+        time.sleep(0.1)
+
+
 def test_a_publisher_with_another_definition_does_no_harm(scene: Scene) -> None:
-    """Bytes that are no Image, from a publisher that says they are one."""
+    """Bytes that are no Image, from one that says they are: DDS tells types apart, rclpy only their names."""
+    scene.camera.send_info(scene.frames[0].camera)
     with DdsGraph(NodeName("liar")) as graph:
-        types = graph._types
-        honest = types.description("sensor_msgs/msg/Image")
-        types._made["sensor_msgs/msg/Image"] = types.description("std_msgs/msg/String")
-        name = types._made["sensor_msgs/msg/Image"].__idl__.idl_transformed_typename
-        arguments = (graph._participant, graph.make, types, "/camera/image", "sensor_msgs/msg/Image", RELIABLE)
-        liar = DdsPublisher(*arguments)
-        for _ in range(5):
-            liar.publish_cdr(b"\0\1\0\0\5\0\0\0junk\0")
-            time.sleep(0.05)
-        types._made["sensor_msgs/msg/Image"] = honest
-        assert name
+        garbage = liar(graph, "/camera/image", "sensor_msgs/msg/Image")
+        if scene.adapter == "rclpy":
+            wait_until(garbage.has_subscribers, "a node that listens")
+            send_some(garbage.publish_cdr)
+            scene.show_until(lambda values: int(values["damaged"]) > 0, "the damage")
+        else:
+            time.sleep(1.0)
+            assert not garbage.has_subscribers()
     scene.show_until(lambda values: values["state"] == "OK", "frames")
+
+
+@pytest.mark.ros
+@NEEDS_RCLPY
+def test_bytes_of_a_node_of_rclpy_that_are_no_message_do_no_harm(scene: Scene) -> None:
+    """Its publishers say nothing of their type but the name; what DDS itself finds damaged never gets this far."""
+    from rclpy_harness import raw_publisher
+
+    scene.camera.send_info(scene.frames[0].camera)
+    damaged = int(scene.show_until(lambda values: values["state"] == "OK", "frames")["damaged"])
+    with raw_publisher("/camera/image", "sensor_msgs/msg/Image", RELIABLE) as garbage:
+        wait_until(lambda: bool(garbage.get_subscription_count()), "a node that listens")
+        send_some(garbage.publish)
+    if scene.adapter == "rclpy":
+        scene.show_until(lambda values: int(values["damaged"]) > damaged, "the damage")
+    values = scene.show_until(lambda values: values["state"] == "OK", "frames")
+    assert scene.adapter == "rclpy" or int(values["damaged"]) == damaged
 
 
 def test_a_consumer_that_never_reads_holds_nobody_up(scene: Scene) -> None:
@@ -186,31 +221,32 @@ def test_the_account_balances_after_all_that(scene: Scene) -> None:
 def test_two_nodes_live_in_one_domain_and_one_stereo_stream_is_missed(scene: Scene) -> None:
     """Another node under another name, which wants stereo where there is only one camera."""
     names = ["-r", "__node:=second", "-r", "__ns:=/robot", "-p", "node.modality:=stereo"]
-    other = LiveNode(*remap(image="/camera/image"), *names, **PATIENT)
+    other = LiveNode(*remap(image="/camera/image"), *names, adapter=scene.adapter, **PATIENT)
     with other, Consumer([DIAGNOSTICS]) as consumer:
         scene.show_until(lambda _: "no right image on" in other.log, "an explanation")
         assert (
             "no right image on /robot/right/image (sensor_msgs/msg/Image): nobody publishes it; of this type"
             in other.log
         )
-        wait_until(
-            lambda: len({m.status[0].name for m in consumer.messages[DIAGNOSTICS]}) == 2, "diagnostics of both nodes"
-        )
-        names = {message.status[0].name for message in consumer.messages[DIAGNOSTICS]}
+        wait_until(lambda: len({m.status[0].name for m in consumer.reports()}) == 2, "diagnostics of both nodes")
+        names = {message.status[0].name for message in consumer.reports()}
         assert names == {"feature_matcher: camera", "robot/second: camera"}
         assert other.interrupt()[0] == 0
     scene.show_until(lambda values: values["state"] == "OK", "frames of the first node")
 
 
-def test_a_signal_in_the_middle_of_a_frame_ends_the_node_at_once() -> None:
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_signal_in_the_middle_of_a_frame_ends_the_node_at_once(adapter: str) -> None:
     """Noise gives as many points as are asked for, and they take seconds."""
     slow = {"extractor__max_keypoints": 60000, "extractor__grid_cell_px": 0, "node__max_frame_age_ms": 0}
     random = np.random.default_rng(0)
     camera_model = Camera(np.array([[900.0, 0, 1200], [0, 900, 900], [0, 0, 1]]), 2400, 1800)
     noise = [random.integers(0, 256, (1800, 2400), dtype=np.uint8) for _ in range(2)]
     # Reliable: an image of megabytes is more than the socket of a best-effort subscription may hold.
-    node = LiveNode("-r", "__node:=slow", *remap(image="/slow/camera/image"), **slow, node__qos="reliable")
+    named = ["-r", "__node:=slow", *remap(image="/slow/camera/image")]
+    node = LiveNode(*named, adapter=adapter, **slow, node__qos="reliable")
     with node, LiveCamera(namespace="/slow") as camera, Consumer([STATUS], node="/slow") as consumer:
+        node.wait_until_it_listens()
         camera.wait_for_node()
         consumer.wait_for_node()
         camera.send(Frame(1, noise[0], camera_model))
@@ -223,7 +259,8 @@ def test_a_signal_in_the_middle_of_a_frame_ends_the_node_at_once() -> None:
     assert code == 0 and seconds < 2.0
 
 
-def test_a_callback_that_raises_is_survived(frames: list[Frame]) -> None:
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_callback_that_raises_is_survived(adapter: str, frames: list[Frame]) -> None:
     heard: list[int] = []
 
     def fail_once(_: Any) -> None:
@@ -231,8 +268,10 @@ def test_a_callback_that_raises_is_survived(frames: list[Frame]) -> None:
         if len(heard) == 1:
             raise ValueError("on purpose")
 
-    with DdsGraph(NodeName("listener")) as graph, LiveCamera() as camera:
-        subscription = graph.subscribe("/camera/image", "sensor_msgs/msg/Image", RELIABLE, fail_once, heard.append)
+    with graph_of(adapter, "listener") as graph, LiveCamera(namespace="/other") as camera:
+        subscription = graph.subscribe(
+            "/other/camera/image", "sensor_msgs/msg/Image", RELIABLE, fail_once, heard.append
+        )
         wait_until(lambda: subscription.num_publishers() == 1, "the camera")
         for frame in frames[:3]:
             camera.send_image(frame)
@@ -277,7 +316,7 @@ def test_bytes_that_are_no_message_are_counted() -> None:
     with DdsGraph(NodeName("node")) as graph:
         subscription = graph.subscribe("/image", "sensor_msgs/msg/Image", RELIABLE, heard.append, damaged.append)
         for data in (b"", b"\0\1\0\0", b"\0\1\0\0" + b"\xff" * 60, b"\0\1\0\0\1\0\0\0\1\0\0\0\5\0\0\0ab"):
-            subscription._hand_over(data)
+            subscription._delivery.hand_over(data)
     assert not heard and [type(error).__name__ for error in damaged] == ["SourceError"] * 4
     assert "a message on /image is not a whole sensor_msgs/msg/Image" in str(damaged[0])
 

@@ -12,7 +12,17 @@ pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 
 import time
 
-from live_harness import ADAPTERS, KEEP_ALL, Consumer, LiveCamera, LiveNode, remap, settings, wait_until
+from live_harness import (
+    ADAPTERS,
+    KEEP_ALL,
+    PATIENCE_S,
+    Consumer,
+    LiveCamera,
+    LiveNode,
+    remap,
+    settings,
+    wait_until,
+)
 
 from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import Frame, TrackingState
@@ -74,7 +84,7 @@ def test_two_cameras_turned_and_masked_show_all_they_have(frames: list[Frame], t
         consumer.wait_for(front[MATCHES_IMAGE_RAW], len(frames) - 1)
         consumer.wait_for(front[VINS_FEATURES], len(frames) - 1)
         consumer.wait_for_diagnostics(lambda values: int(values["processed"]) == len(frames), "both cameras")
-        statuses = consumer.messages[DIAGNOSTICS][-1].status
+        statuses = consumer.reports()[-1].status
         assert {status.name for status in statuses} == {"feature_matcher: front", "feature_matcher: rear"}
         assert node.interrupt()[0] == 0
 
@@ -94,6 +104,32 @@ def test_two_cameras_turned_and_masked_show_all_they_have(frames: list[Frame], t
     expected = cv2.convertScaleAbs(frames[-1].image, alpha=0.75)[:100, 250:]  # a corner without points
     assert np.median(np.abs(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)[:100, 574:].astype(int) - expected)) <= 2
     assert consumer.messages[front[MARKERS]][-1].markers[0].header.frame_id == "front/odom"
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_two_cameras_may_be_swapped_by_remapping(frames: list[Frame], adapter: str) -> None:
+    """A name is remapped once: the node that is told of the left camera listens to the right one, as it offers."""
+    swapped = [
+        text
+        for kind in ("image", "camera_info")
+        for one, other in (("left", "right"), ("right", "left"))
+        for text in ("-r", f"/{one}/camera/{kind}:=/{other}/camera/{kind}")
+    ]
+    told = settings(node__image_topic="/left/camera/image", node__qos="auto", node__max_frame_age_ms=0)
+    with (
+        LiveCamera("left", namespace="/left", reliable=True) as left,
+        LiveCamera("right", namespace="/right", reliable=False) as right,
+        LiveNode(*swapped, adapter=adapter, **told),
+        Consumer([STATUS]) as consumer,
+    ):
+        consumer.wait_for_node()
+        right.wait_for_node()
+        deadline = time.monotonic() + PATIENCE_S
+        while not consumer.messages[STATUS]:
+            assert time.monotonic() < deadline
+            right.send(frames[0])
+            time.sleep(0.2)
+        assert not left.has_listeners()
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -156,24 +192,6 @@ def test_nothing_is_computed_for_a_topic_without_subscribers(
         with pytest.raises(AssertionError, match="marker_message was called"):
             time.sleep(0.2)
             published.publish(frames[3], front_end.process(frames[3]))
-
-
-def test_the_time_of_a_simulation_is_followed() -> None:
-    kind = "rosgraph_msgs/msg/Clock"
-    with DdsGraph(NodeName("simulator")) as simulator, DdsGraph(NodeName("node"), use_sim_time=True) as graph:
-        assert graph.now_ns() == 0 and graph.is_time_paused()
-        clock = simulator.advertise("/clock", kind, SENSOR_DATA)
-        wait_until(clock.has_subscribers, "a node that asks for the time")
-
-        def tick(stamp_ns: int) -> None:
-            time_of = simulator.make("builtin_interfaces/msg/Time", sec=stamp_ns // 10**9, nanosec=stamp_ns % 10**9)
-            clock.publish(simulator.make(kind, clock=time_of))
-
-        for stamp_ns in (5_000_000_001, 6_500_000_000, 2_000_000_000):  # and a jump back
-            tick(stamp_ns)
-            wait_until(lambda: graph.now_ns() == stamp_ns, "the time")  # noqa: B023
-            assert not graph.is_time_paused()
-        wait_until(graph.is_time_paused, "the pause", timeout_s=5.0)
 
 
 def test_the_server_goes_through_its_life_twice(frames: list[Frame]) -> None:

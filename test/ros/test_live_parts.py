@@ -209,6 +209,9 @@ def summary(**changes: Any) -> FrameSummary:
         ({"state": TrackingState.LOST}, 3, False, 2, "LOST"),
         ({"silent_s": 5.0}, 0, False, 1, "DEGRADED: no frame for 5 s"),
         ({"silent_s": 5.0}, 0, True, 0, "OK"),
+        ({"state": TrackingState.LOST, "silent_s": 5.0}, 0, False, 2, "DEGRADED: no frame for 5 s"),
+        ({"state": None, "silent_s": None}, 0, False, 2, "WAITING: no image on /image"),
+        ({"silent_s": 5.0}, 0, False, 2, "DEGRADED: no frame for 5 s: no image on /image"),
         ({}, 3, False, 1, "DEGRADED: 3 images could not be used"),
         ({"inlier_ratio": 0.2}, 0, False, 1, "DEGRADED: only 20%"),
     ],
@@ -216,13 +219,14 @@ def summary(**changes: Any) -> FrameSummary:
 def test_the_verdict_names_what_is_wrong(
     changes: dict[str, Any], new_drops: int, is_paused: bool, level: int, text: str
 ) -> None:
-    verdict = judge(summary(**changes), new_drops=new_drops, is_paused=is_paused)
+    missing = "no image on /image" if "no image on" in text else ""
+    verdict = judge(summary(**changes), new_drops=new_drops, is_paused=is_paused, missing=missing)
     assert verdict.level == level and str(verdict).startswith(text)
 
 
-WANTED = InputTopic(Role.IMAGE, "/image", IMAGE)
-INFO = InputTopic(Role.IMAGE, "/camera_info", CAMERA_INFO, is_info=True)
-RIGHT_INFO = InputTopic(Role.RIGHT, "/camera_info", CAMERA_INFO, is_info=True)
+WANTED = InputTopic(Role.IMAGE, "/image", "/image", IMAGE)
+INFO = InputTopic(Role.IMAGE, "/camera_info", "/camera_info", CAMERA_INFO, is_info=True)
+RIGHT_INFO = InputTopic(Role.RIGHT, "/camera_info", "/camera_info", CAMERA_INFO, is_info=True)
 OFFERED = Endpoint("/camera/image_raw", IMAGE, RELIABLE)
 
 

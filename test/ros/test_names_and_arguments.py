@@ -81,16 +81,25 @@ def test_a_wrong_argument_is_named(arguments: list[str], sentence: str) -> None:
 
 def test_camera_info_lies_beside_the_remapped_image() -> None:
     node = NodeName(rules=(RemappingRule("image", "/cam/left/image_rect"), RemappingRule("depth/image", "/cam/depth")))
-    topics = input_topics(NodeConfig(modality="rgbd", image_transport="compressed"), "", node.resolve)
+    topics = input_topics(NodeConfig(modality="rgbd", image_transport="compressed"), "", node)
     assert [(topic.topic, topic.type_name.rpartition("/")[2]) for topic in topics] == [
         ("/cam/left/camera_info", "CameraInfo"),
         ("/cam/camera_info", "CameraInfo"),
         ("/cam/left/image_rect/compressed", "CompressedImage"),
         ("/cam/depth", "Image"),
     ]
-    calibrated = input_topics(NodeConfig(calibration="rig.yaml"), "front", NodeName().resolve)
+    calibrated = input_topics(NodeConfig(calibration="rig.yaml"), "front", NodeName())
     assert [topic.topic for topic in calibrated] == ["/front/image"]
     assert below("front", "~/path") == "~/front/path"
+
+
+def test_camera_info_has_a_name_of_its_own_where_a_rule_concerns_it() -> None:
+    rules = (RemappingRule("image", "/cam/image"), RemappingRule("camera_info", "/calibrated/camera_info"))
+    topics = input_topics(NodeConfig(), "", NodeName("eye", "/robot", rules))
+    assert [(topic.name, topic.topic) for topic in topics] == [
+        ("/robot/camera_info", "/calibrated/camera_info"),
+        ("image", "/cam/image"),
+    ]
 
 
 def test_namespaces_are_read() -> None:

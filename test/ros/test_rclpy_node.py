@@ -284,7 +284,7 @@ def test_what_is_missing_is_explained(frames: list[Frame]) -> None:
     with LiveCamera(reliable=False), LiveNode(*LISTENING, adapter="rclpy", **PLAIN) as node:
         wait_until(lambda: "its publisher is best effort and the node asks for reliable" in node.log, "the reason")
     with LiveCamera(), LiveNode(adapter="rclpy", **PLAIN) as node:
-        wait_until(lambda: "remap it with -r /image:=/camera/image" in node.log, "the reason")
+        wait_until(lambda: "remap it with -r image:=/camera/image" in node.log, "the reason")
 
 
 def test_with_auto_it_asks_for_what_is_offered(frames: list[Frame]) -> None:
@@ -307,6 +307,7 @@ def test_with_auto_it_asks_for_what_is_offered(frames: list[Frame]) -> None:
 def test_a_signal_ends_it_cleanly_at_work(frames: list[Frame], number: signal.Signals, times: int) -> None:
     """Also when it comes twice, as ``ros2 launch`` sends it."""
     with LiveNode(*LISTENING, adapter="rclpy", **PLAIN) as node, LiveCamera() as camera:
+        node.wait_until_it_listens()
         camera.wait_for_node()
         for frame in frames[:6]:
             camera.send(frame)
