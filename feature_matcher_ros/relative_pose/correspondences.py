@@ -53,7 +53,7 @@ class Correspondences:
         """Part of the matches, by mask or by number."""
         numbers = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
         # Indexing with [:, numbers] would give columns in memory, and half the speed ever after.
-        rays0, rays1 = np.take(self.rays0, numbers, axis=1), np.take(self.rays1, numbers, axis=1)
+        rays0, rays1 = self.rays0.take(numbers, axis=1), self.rays1.take(numbers, axis=1)
         return Correspondences(rays0, rays1, self.image_area, self.image_diagonal)
 
     def first(self, count: int) -> Correspondences:
@@ -84,10 +84,11 @@ def _homogeneous_pixels(normalized: Float, focal: float) -> Float:
     return rays
 
 
-def are_distinct(matches: Correspondences, count: int) -> bool:
-    """Whether at least ``count`` matches differ by more than a quarter of a pixel from each other, about."""
-    some = np.arange(0, len(matches), max(len(matches) // (4 * count), 1))
-    return _count_distinct(matches.only(some)) >= count or _count_distinct(matches) >= count
+def are_distinct(matches: Correspondences, chosen: Mask, count: int) -> bool:
+    """Whether at least ``count`` of the chosen (M,) matches differ by more than about a quarter of a pixel."""
+    numbers = np.flatnonzero(chosen)
+    some = numbers[:: max(len(numbers) // (4 * count), 1)]
+    return any(_count_distinct(matches.only(part)) >= count for part in (some, numbers))
 
 
 def _count_distinct(matches: Correspondences) -> int:

@@ -87,20 +87,19 @@ def make_loss(sigma_px: float, num_components: int) -> Loss:
 
 def normals(motion: Motion, matches: Correspondences, loss: Loss | None) -> Normals:
     """Linearise a motion; without a loss all matches have weight 1."""
-    residuals, by_matrix = motion.linearize(matches)
-    tangent, length2 = motion.tangent(), squared_length(residuals)
+    residuals, jacobian = motion.linearize(matches)
+    length2 = squared_length(residuals)
     weights, cost = (None, float(length2.sum())) if loss is None else loss.weigh(length2)
-    information, gradient = weighted_sums(by_matrix, residuals, weights)
-    return Normals(residuals, cost, tangent.T @ information @ tangent, tangent.T @ gradient)
+    return Normals(residuals, cost, *weighted_sums(jacobian, residuals, weights))
 
 
 def weighted_sums(jacobian: Float, residuals: Float, weights: Float | None) -> tuple[Float, Float]:
     """Sums (k, k) of w JᵀJ and (k,) of w Jᵀr, from derivatives (c, k, M) of residuals (c, M); None: all w are 1."""
-    information, gradient = np.zeros((jacobian.shape[1],) * 2), np.zeros(jacobian.shape[1])
-    for derivative, residual in zip(jacobian, residuals, strict=True):
-        weighted = derivative if weights is None else derivative * weights
-        information += weighted @ derivative.T
-        gradient += weighted @ residual
+    weighted = jacobian if weights is None else jacobian * weights
+    information, gradient = weighted[0] @ jacobian[0].T, weighted[0] @ residuals[0]
+    if len(jacobian) > 1:
+        information += weighted[1] @ jacobian[1].T
+        gradient += weighted[1] @ residuals[1]
     return information, gradient
 
 
@@ -113,7 +112,7 @@ def refine(state: State, linearize: Callable[[State, Loss], Normals], loss: Loss
     """Levenberg-Marquardt on the robust cost, from a state that is already close."""
     current = linearize(state, loss)
     damping, noise2 = 0.0, (loss.cutoff_px / 5.0) ** 2
-    if not np.max(current.information.diagonal()) > 0.0:
+    if not current.information.diagonal().max() > 0.0:
         return state  # every match is rejected
     for _ in range(_MAX_STEPS):
         step = damped_step(current, damping) * (_STRETCH if damping == 0.0 else 1.0)
@@ -136,5 +135,6 @@ def refine(state: State, linearize: Callable[[State, Loss], Normals], loss: Loss
 def damped_step(problem: Normals, damping: float) -> Float:
     """Solve the normal equations, their diagonal enlarged by the share ``damping``."""
     diagonal = problem.information.diagonal()
-    lift = damping * diagonal + 1e-12 * (float(np.max(diagonal)) + 1e-300)
-    return np.asarray(-np.linalg.solve(problem.information + np.diag(lift), problem.gradient), dtype=np.float64)
+    lifted = problem.information.copy()
+    lifted.flat[:: len(lifted) + 1] += damping * diagonal + 1e-12 * (float(diagonal.max()) + 1e-300)
+    return np.asarray(np.linalg.solve(lifted, -problem.gradient), dtype=np.float64)

@@ -19,6 +19,7 @@ from feature_matcher_ros.relative_pose.motion_selection import (
     transfer_evidence,
 )
 from feature_matcher_ros.relative_pose.planar_motion import describe_transfer, search_homography
+from feature_matcher_ros.relative_pose.pose_refinement import robust_sigma
 
 _MAX_MATCHES = 200
 _MAX_SEARCH_MATCHES = 60
@@ -26,7 +27,10 @@ _MAX_PLANE_MATCHES = 60
 _EM_STEPS = 3
 # Where fewer agree with what was found with little effort, something else may be truer.
 _MIN_NEAR_SHARE = 0.6
-_MIN_ITERATIONS = 15
+_MIN_ITERATIONS = 5
+# The refinement that follows needs the fewer steps, the better the noise is told from the tail of errors beyond it.
+_POLISH_STEPS = 4
+_POLISH_SIGMAS = 3.0
 # A homography that explains less than this share of what the epipolar geometry explains needs no closer look.
 MIN_RIVAL_SHARE = 0.5
 # So large a difference of -2 log likelihood is left by no unfinished fit, and by no plane with a few things before it.
@@ -44,7 +48,8 @@ def find_general_motion(matches: Correspondences, config: PoseConfig, noise: Noi
     motion, _ = search_among(some.first(_MAX_SEARCH_MATCHES), config, _MIN_ITERATIONS)
     if motion is None:
         return None
-    motion = polish_motion(motion, some, noise)
+    sigma = robust_sigma(motion.residuals(some)[0] ** 2, 1, noise.gate_px, noise.floor_px)
+    motion = polish_motion(motion, some, min(_POLISH_SIGMAS * sigma, noise.gate_px), _POLISH_STEPS)
     return motion if _shows_depth(motion, some, config, noise) else None
 
 
@@ -62,13 +67,14 @@ def _shows_depth(motion: EpipolarMotion, some: Correspondences, config: PoseConf
         return False
     distance2 = motion.residuals(some)[0] ** 2
     near_line = distance2 < noise.gate_px**2
-    if np.count_nonzero(near_line) < _MIN_NEAR_SHARE * len(some):
+    num_near = np.count_nonzero(near_line)
+    if num_near < _MIN_NEAR_SHARE * len(some):
         return False
-    homography = search_homography(some.only(near_line).first(_MAX_PLANE_MATCHES), config)
+    homography = search_homography(some.only(np.flatnonzero(near_line)[:_MAX_PLANE_MATCHES]), config)
     if homography is None:
         return False
     plane = describe_transfer(homography, some, noise)
-    if np.count_nonzero(near_line & plane.usable(noise)) < MIN_RIVAL_SHARE * np.count_nonzero(near_line):
+    if np.count_nonzero(near_line & plane.usable(noise)) < MIN_RIVAL_SHARE * num_near:
         return True
     allowed = noise_range(some, noise)
     evidence = epipolar_evidence(distance2, plane.length2, allowed, _EM_STEPS)
