@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -95,9 +95,15 @@ class _Measured:
 
     def normals(self, usable: Mask, loss: Loss) -> Normals:
         """The least-squares problem of the usable ones (M,) of the matches."""
+        weights, cost = self._weigh(usable, loss)
         residuals = self.sampson.distance[None]
-        weights, cost = loss.weigh(np.where(usable, residuals[0] ** 2, np.inf))
         return Normals(residuals, cost, *weighted_sums(self.motion.jacobian(self.sampson), residuals, weights))
+
+    def cost(self, usable: Mask, loss: Loss) -> float:
+        return self._weigh(usable, loss)[1]
+
+    def _weigh(self, usable: Mask, loss: Loss) -> tuple[Float, float]:
+        return loss.weigh(np.where(usable, self.sampson.distance**2, np.inf))
 
 
 def search_epipolar(matches: Correspondences, config: PoseConfig) -> EpipolarMotion | None:
@@ -147,8 +153,21 @@ def refine_epipolar(fit: EpipolarFit, noise: Noise) -> EpipolarFit:
     if np.count_nonzero(usable) < 6:
         return fit
     loss = make_loss(robust_sigma(distance2, 1, noise.gate_px, noise.floor_px), 1)
-    refined = refine(_Measured(fit.motion, fit.sampson), lambda state, loss: state.normals(usable, loss), loss)
-    return _describe(refined, noise)
+    refined = refine(
+        _Measured(fit.motion, fit.sampson),
+        lambda state, loss: state.normals(usable, loss),
+        loss,
+        cost=lambda state, loss: state.cost(usable, loss),
+    )
+    distance2 = refined.sampson.distance**2
+    # What is in front and what is too near shows in pixels, of which a refinement moves no point as many.
+    return replace(
+        fit,
+        motion=refined.motion,
+        sampson=refined.sampson,
+        distance2=distance2,
+        near_line=distance2 < noise.gate_px**2,
+    )
 
 
 def polish_motion(
@@ -170,21 +189,17 @@ def polish_motion(
 
 def describe_epipolar(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> EpipolarFit:
     """Measure all matches against a motion, whose direction is reversed if that brings more of them in front."""
-    return _describe(_Measured(motion, motion.measure(matches)), noise)
-
-
-def _describe(measured: _Measured, noise: Noise) -> EpipolarFit:
-    motion, sampson = measured.motion, measured.sampson
-    distance2 = sampson.distance * sampson.distance
+    sampson = motion.measure(matches)
+    distance2 = sampson.distance**2
     near_line = distance2 < noise.gate_px**2
     sigma = robust_sigma(distance2, 1, noise.gate_px, noise.floor_px)
-    parallax = measure_parallax(motion, sampson.matches)
+    parallax = measure_parallax(motion, matches)
     ahead = np.count_nonzero(near_line & (parallax.displacement_px > 3.0 * sigma))
     behind = np.count_nonzero(near_line & (parallax.displacement_px < -3.0 * sigma))
     if ahead < behind:
         motion, sampson, parallax = motion.reversed(), sampson.reversed(), parallax.reversed()
     num_far = len(distance2) - int(np.count_nonzero(near_line))
-    by_chance = 0.5 * noise.chance_near_line(sampson.matches) * num_far
+    by_chance = 0.5 * noise.chance_near_line(matches) * num_far
     plausible = plausible_depth(parallax, near_line, sigma, by_chance)
     return EpipolarFit(motion, sampson, distance2, near_line, plausible)
 

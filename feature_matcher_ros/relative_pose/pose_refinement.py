@@ -24,6 +24,10 @@ _SMALL_GAIN = 0.1
 _UNCHECKED_GAIN = 0.3
 # The weights overstate the curvature of the cost, under Gaussian noise by about a sixth: steps fall short by as much.
 _STRETCH = 1.2
+# A checked step that leaves less than this to the next one is the last, and less than this share of its own promise:
+# else the cost is far from the parabola by which that was foretold.
+_MAX_LEFT = 0.1
+_MAX_LEFT_SHARE = 0.03
 _MAX_DAMPING = 1e4
 
 
@@ -108,8 +112,20 @@ def refine_motion(motion: MotionState, matches: Correspondences, loss: Loss) -> 
     return refine(motion, lambda state, loss: normals(state, matches, loss), loss)
 
 
-def refine(state: State, linearize: Callable[[State, Loss], Normals], loss: Loss) -> State:
-    """Levenberg-Marquardt on the robust cost, from a state that is already close."""
+def refine(
+    state: State,
+    linearize: Callable[[State, Loss], Normals],
+    loss: Loss,
+    cost: Callable[[State, Loss], float] | None = None,
+) -> State:
+    """Levenberg-Marquardt on the robust cost, from a state that is already close.
+
+    Args:
+        state: where to begin.
+        linearize: gives the least-squares problem of a state.
+        loss: what errors cost.
+        cost: gives the cost of a state, if that is much easier than to linearise it.
+    """
     current = linearize(state, loss)
     damping, noise2 = 0.0, (loss.cutoff_px / 5.0) ** 2
     if not current.information.diagonal().max() > 0.0:
@@ -118,6 +134,8 @@ def refine(state: State, linearize: Callable[[State, Loss], Normals], loss: Loss
         step = damped_step(current, damping) * (_STRETCH if damping == 0.0 else 1.0)
         candidate: State = state.moved(step)  # type: ignore[assignment]
         if damping == 0.0 and -float(current.gradient @ step) < _UNCHECKED_GAIN * noise2:
+            return candidate
+        if damping == 0.0 and cost is not None and _is_last(step, current, cost(candidate, loss), noise2):
             return candidate
         following = linearize(candidate, loss)
         if following.cost <= current.cost:
@@ -130,6 +148,16 @@ def refine(state: State, linearize: Callable[[State, Loss], Normals], loss: Loss
         else:
             damping = max(10.0 * damping, 1e-2)
     return state
+
+
+def _is_last(step: Float, problem: Normals, cost: float, noise2: float) -> bool:
+    """Whether next to nothing is left to do after a stretched step, by its cost, which tells the curvature along it."""
+    promise = -float(problem.gradient @ step) / _STRETCH
+    if not promise > 0.0:
+        return False
+    curvature = 2.0 * (_STRETCH - 0.5 * (problem.cost - cost) / promise) / _STRETCH**2
+    left = promise * (1.0 - _STRETCH * curvature) ** 2
+    return left < min(_MAX_LEFT * noise2, _MAX_LEFT_SHARE * promise)
 
 
 def damped_step(problem: Normals, damping: float) -> Float:

@@ -24,7 +24,11 @@ from feature_matcher_ros.relative_pose.pose_refinement import robust_sigma
 _MAX_MATCHES = 200
 _MAX_SEARCH_MATCHES = 60
 _MAX_PLANE_MATCHES = 60
-_EM_STEPS = 3
+# Enough for a plane that holds most of the matches; one that holds fewer is no rival.
+_MAX_PLANE_ITERATIONS = 40
+# The evidence for the rival is brought further than its own, which so is understated.
+_EM_STEPS = 2
+_RIVAL_EM_STEPS = 3
 # Where fewer agree with what was found with little effort, something else may be truer.
 _MIN_NEAR_SHARE = 0.6
 _MIN_ITERATIONS = 5
@@ -70,7 +74,9 @@ def _shows_depth(motion: EpipolarMotion, some: Correspondences, config: PoseConf
     num_near = np.count_nonzero(near_line)
     if num_near < _MIN_NEAR_SHARE * len(some):
         return False
-    homography = search_homography(some.only(np.flatnonzero(near_line)[:_MAX_PLANE_MATCHES]), config)
+    homography = search_homography(
+        some.only(np.flatnonzero(near_line)[:_MAX_PLANE_MATCHES]), config, _MAX_PLANE_ITERATIONS
+    )
     if homography is None:
         return False
     plane = describe_transfer(homography, some, noise)
@@ -78,7 +84,7 @@ def _shows_depth(motion: EpipolarMotion, some: Correspondences, config: PoseConf
         return True
     allowed = noise_range(some, noise)
     evidence = epipolar_evidence(distance2, plane.length2, allowed, _EM_STEPS)
-    rival = transfer_evidence(plane.length2, allowed, _EM_STEPS)
+    rival = transfer_evidence(plane.length2, allowed, _RIVAL_EM_STEPS)
     return evidence.criterion(EPIPOLAR_AFTER_HOMOGRAPHY) + _BEYOND_DOUBT < rival.criterion(STATIC)
 
 

@@ -53,11 +53,11 @@ class Sampson:
         Returns:
             (k, k), (k, k) with all but the second derivative of E by the parameters, and (9,).
         """
-        weights, by_matrix = used.astype(np.float64), self.derivative()
+        weights, by_matrix, by_step = used.astype(np.float64), self.derivative(), tangent.T
         undivided = (self.matches.rays1 * self.inverse_norm)[:, None] * self.matches.rays0  # (3, 3, M), a / sqrt(q)
-        jacobian = (tangent.T @ by_matrix) * weights
-        doubled = 2.0 * jacobian - (tangent.T @ undivided.reshape(9, -1)) * weights
-        curvature = doubled @ doubled.T - self._norm_moments(tangent.T.reshape(-1, 3, 3), weights)
+        jacobian = (by_step @ by_matrix) * weights
+        doubled = 2.0 * jacobian - (by_step @ undivided.reshape(9, -1)) * weights
+        curvature = doubled @ doubled.T - self._norm_moments(by_step.reshape(-1, 3, 3), weights)
         return jacobian @ jacobian.T, curvature, by_matrix @ (self.distance * weights)
 
     def _norm_moments(self, changes: Float, weights: Float) -> Float:
