@@ -39,6 +39,8 @@ _POLISH_SIGMAS = 3.0
 MIN_RIVAL_SHARE = 0.5
 # So large a difference of -2 log likelihood is left by no unfinished fit, and by no plane with a few things before it.
 _BEYOND_DOUBT = 100.0
+# So many matches far off the plane, each of which adds 6 or more to that difference, say the same without a count.
+_MANY_OFF_PLANE = 30
 # Points on a line show next to nothing; this share of the image's diagonal they must spread in every direction.
 _MIN_SPREAD = 0.02
 # Matches of a standing camera agree to a few hundredths of a pixel, but for a tail; kinds of motion are told apart by
@@ -80,7 +82,8 @@ def _shows_depth(motion: EpipolarMotion, some: Correspondences, config: PoseConf
     if homography is None:
         return False
     plane = describe_transfer(homography, some, noise)
-    if np.count_nonzero(near_line & plane.usable(noise)) < MIN_RIVAL_SHARE * num_near:
+    num_on_plane = np.count_nonzero(near_line & plane.usable(noise))
+    if num_on_plane < MIN_RIVAL_SHARE * num_near or num_near - num_on_plane >= _MANY_OFF_PLANE:
         return True
     allowed = noise_range(some, noise)
     evidence = epipolar_evidence(distance2, plane.length2, allowed, _EM_STEPS)
