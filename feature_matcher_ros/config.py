@@ -10,7 +10,6 @@ node and the command line; the sections may as well stand at the top without tha
 from __future__ import annotations
 
 import difflib
-import math
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -19,41 +18,14 @@ from typing import Any
 
 from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.parameter_file import ROS_KEY, flatten, is_of_node, own_parameters, read_yaml
-from feature_matcher_ros.parameter_values import Value, converted, name_of, yaml_line
+from feature_matcher_ros.parameter_values import yaml_line
+from feature_matcher_ros.parameters import Parameter, checked, describe, parameter
 
 _YAML_HEADER = """\
 # Every parameter of the front-end, with its default; what a file leaves out keeps its default.
 # Read by `feature-matcher replay --config FILE` and by the node's `--ros-args --params-file FILE`.
 """
-
-
 _MATCHERS = ("mutual_nearest", "lightglue", "efficient_loftr", "loftr")
-
-
-@dataclass(frozen=True, slots=True)
-class ParameterInfo:
-    """What a person has to know about a parameter beside its name, type and default."""
-
-    help: str
-    unit: str = ""
-    minimum: float = -math.inf
-    maximum: float = math.inf
-    choices: tuple[str, ...] = ()
-
-
-def parameter(
-    default: Any,
-    help: str,
-    *,
-    unit: str = "",
-    minimum: float = -math.inf,
-    maximum: float = math.inf,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """Declare one field of a configuration dataclass."""
-    return field(default=default, metadata={"info": ParameterInfo(help, unit, minimum, maximum, choices)})
-
-
 RUNTIMES = ("auto", "onnx", "tensorrt")
 
 
@@ -214,16 +186,6 @@ class FrontEndConfig:
 Config = typing.TypeVar("Config", bound=FrontEndConfig)
 
 
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter, as seen by the YAML writer, ``--set`` and the node."""
-
-    path: str  # "keyframes.min_survival"
-    type: Any  # bool, int, float, str or NUMBERS
-    default: Value
-    info: ParameterInfo
-
-
 def iterate_parameters(config: FrontEndConfig | None = None) -> Iterator[Parameter]:
     """Yield every parameter; its ``default`` is the value in ``config`` where one is given."""
     config = FrontEndConfig() if config is None else config
@@ -266,7 +228,7 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
             close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
             raise ConfigError(f"unknown parameter '{path}': did you mean '{close[0]}'?")
         section, name = path.split(".")
-        part = replace(getattr(config, section), **{name: _checked(known[path], value)})
+        part = replace(getattr(config, section), **{name: checked(known[path], value)})
         config = replace(config, **{section: part})
     return config
 
@@ -282,32 +244,3 @@ def to_yaml(config: FrontEndConfig) -> str:
             if entry.path.startswith(section.name + "."):
                 lines += [f"      # {describe(entry)}", "      " + yaml_line(entry.path.split(".")[1], entry.default)]
     return _YAML_HEADER + "\n".join(lines) + "\n"
-
-
-def describe(entry: Parameter) -> str:
-    """One line: what it does, its unit, its range or choices."""
-    info = entry.info
-    notes = [info.unit] if info.unit else []
-    if info.choices:
-        notes.append(" | ".join(info.choices))
-    if math.isfinite(info.minimum) or math.isfinite(info.maximum):
-        notes.append(_range(info))
-    return info.help + (f" ({', '.join(notes)})" if notes else "")
-
-
-def _range(info: ParameterInfo) -> str:
-    if math.isinf(info.maximum):
-        return f"at least {info.minimum:.10g}"
-    return f"{info.minimum:.10g} to {info.maximum:.10g}"
-
-
-def _checked(entry: Parameter, value: Any) -> Value:
-    known, info = converted(value, entry.type), entry.info
-    if known is None:
-        raise ConfigError(f"{entry.path} = {value!r} is not of type {name_of(entry.type)}: correct the value.")
-    if info.choices and known not in info.choices:
-        raise ConfigError(f"{entry.path} = {value!r} is not one of {', '.join(info.choices)}.")
-    numbers = () if isinstance(known, str) else known if isinstance(known, tuple) else (known,)
-    if not all(info.minimum <= number <= info.maximum for number in numbers):
-        raise ConfigError(f"{entry.path} = {value} is out of range: give a value of {_range(info)}.")
-    return known

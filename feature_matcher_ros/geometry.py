@@ -10,8 +10,9 @@ from feature_matcher_ros.datatypes import Camera, DistortionModel, Float
 
 # OpenCV 5 takes the criteria in undistortPoints itself; OpenCV 4 has a second function for it.
 _undistort = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)
-# Undistortion is iterated until the point, distorted again, is within so many pixels of where it was seen.
-_UNDISTORT_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-7)
+# Undistortion is iterated until the point, distorted again, is within so many pixels of where it was seen: float32
+# holds a pixel no better than that.
+_UNDISTORT_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, 1e-4)
 
 
 def is_pinhole(camera: Camera) -> bool:

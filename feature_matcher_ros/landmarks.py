@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import (
     Float,
@@ -23,7 +22,7 @@ from feature_matcher_ros.geometry import homogeneous, transform_points, triangul
 from feature_matcher_ros.tracks import Ids
 
 # Rays that meet at less than this angle do not tell a depth.
-_MIN_ANGLE_RAD = np.radians(0.7)
+_MIN_SINE2 = float(np.sin(np.radians(0.7)) ** 2)
 _MIN_SHARED = 8
 # Triangulated depth is about this good, after some parallax.
 _RELATIVE_SIGMA = 0.02
@@ -47,11 +46,11 @@ class Landmarks:
 
     def find(self, ids: Ids) -> Float:
         """Points (M, 3) of the given tracks, NaN where unknown."""
-        points = np.full((len(ids), 3), np.nan)
-        if len(self.ids):
-            rows = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-            known = self.ids[rows] == ids
-            points[known] = self.points[rows[known]]
+        if len(self.ids) == 0:
+            return np.full((len(ids), 3), np.nan)
+        rows = np.minimum(self.ids.searchsorted(ids), len(self.ids) - 1)
+        points = self.points.take(rows, axis=0)
+        points[self.ids.take(rows) != ids] = np.nan
         return points
 
 
@@ -79,7 +78,7 @@ def triangulate_unit(pose: RelativePose, x0: Float, x1: Float) -> Float:
     rays0 = homogeneous(x0)
     turned = pose.rotation @ rays0
     depth, sine2 = triangulate_depth(turned, homogeneous(x1), pose.direction)
-    known = (sine2 > np.sin(_MIN_ANGLE_RAD) ** 2) & (depth > 0) & (depth * turned[2] + pose.direction[2] > 0)
+    known = (sine2 > _MIN_SINE2) & (depth > 0) & (depth * turned[2] + pose.direction[2] > 0)
     return (rays0 * np.where(known, depth, np.nan)).T
 
 
@@ -90,10 +89,10 @@ def baseline_length(pose: RelativePose, known: Float, normalized1: Float) -> flo
     median is taken, weighted by how much a point's ray tells of it. None where too few points are known.
     """
     assert pose.direction is not None
-    usable = np.isfinite(known[:, 2])
-    if np.count_nonzero(usable) < _MIN_SHARED:
+    usable = np.flatnonzero(np.isfinite(known[:, 2]))
+    if len(usable) < _MIN_SHARED:
         return None
-    turned, rays = pose.rotation @ known[usable].T, homogeneous(normalized1[usable])
+    turned, rays = pose.rotation @ known.take(usable, axis=0).T, homogeneous(normalized1.take(usable, axis=0))
     rays /= np.sqrt(np.einsum("im,im->m", rays, rays))
     # Products of two cross products with r, by Lagrange's identity.
     along = pose.direction @ rays
@@ -108,16 +107,14 @@ def _weighted_median(values: Float, weights: Float) -> float:
     return float(values[order[np.searchsorted(cumulative, cumulative[-1] / 2.0)]])
 
 
-def carry_landmarks(
-    ids: Ids, known: Float, measured: Float, cam1_from_cam0: Float, inliers: NDArray[np.bool_]
-) -> Landmarks:
+def carry_landmarks(ids: Ids, known: Float, measured: Float, cam1_from_cam0: Float) -> Landmarks:
     """Return the landmarks of the current frame as a new keyframe: measured now, or known from before."""
     points = np.where(np.isnan(measured), known, measured)
-    return collect(ids, transform_points(cam1_from_cam0, points), inliers)
+    return collect(ids, transform_points(cam1_from_cam0, points))
 
 
-def collect(ids: Ids, points: Float, usable: NDArray[np.bool_]) -> Landmarks:
-    """Return the landmarks of those tracks that are usable and whose point is known."""
-    usable = usable & np.isfinite(points[:, 2])
-    order = np.argsort(ids[usable])
-    return Landmarks(ids[usable][order], points[usable][order])
+def collect(ids: Ids, points: Float) -> Landmarks:
+    """Return the landmarks of those tracks whose point is known."""
+    order = ids.argsort()
+    order = order[np.isfinite(points[:, 2]).take(order)]
+    return Landmarks(ids.take(order), points.take(order, axis=0))

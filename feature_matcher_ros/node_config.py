@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from feature_matcher_ros.config import FrontEndConfig, override, parameter
+from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.parameter_file import NODE_NAME, own_parameters, read_yaml
+from feature_matcher_ros.parameters import parameter
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,28 +56,31 @@ def chain(
     assert pose is not None
     if metric is not None and keyframe.scale_source is ScaleSource.NONE:
         return None  # metres cannot continue a segment of arbitrary unit
+    inside = np.flatnonzero(estimate.inliers)
+    ids, x0, x1 = ids.take(inside), normalized0.take(inside, axis=0), normalized1.take(inside, axis=0)
     known = keyframe.landmarks.find(ids)
     if metric is not None:
-        known = np.where(np.isnan(metric.points), known, metric.points)
-    unit = triangulate_unit(pose, normalized0, normalized1)
+        points = metric.points.take(inside, axis=0)
+        known = np.where(np.isnan(points), known, points)
+    unit = triangulate_unit(pose, x0, x1)
     if len(keyframe.landmarks.ids) == 0 and keyframe.scale_source is ScaleSource.NONE and pose.direction is not None:
-        if np.count_nonzero(np.isfinite(unit[estimate.inliers, 2])) < _MIN_FIRST_LANDMARKS:
+        if np.count_nonzero(np.isfinite(unit[:, 2])) < _MIN_FIRST_LANDMARKS:
             return None
-        keyframe.landmarks = collect(ids, unit, estimate.inliers)
+        keyframe.landmarks = collect(ids, unit)
         known = unit
-    length = _length(pose, known, normalized1, estimate)
+    length = _length(pose, known, x1)
     if length is None:
         return None
     cam1_from_cam0 = pose_from(pose.rotation, np.zeros(3) if pose.direction is None else pose.direction * length)
     measured = unit * length if metric is None else known
-    landmarks = carry_landmarks(ids, known, measured, cam1_from_cam0, estimate.inliers)
+    landmarks = carry_landmarks(ids, known, measured, cam1_from_cam0)
     world_from_cam = keyframe.world_from_cam @ invert_pose(cam1_from_cam0)
     return Step(Odometry(world_from_cam, keyframe.scale_source, keyframe.segment), landmarks)
 
 
-def _length(pose: RelativePose, known: Float, normalized1: Float, estimate: PoseEstimate) -> float | None:
+def _length(pose: RelativePose, known: Float, normalized1: Float) -> float | None:
     if pose.direction is None:
         return 0.0
     if pose.baseline_m is not None:
         return pose.baseline_m
-    return baseline_length(pose, known[estimate.inliers], normalized1[estimate.inliers])
+    return baseline_length(pose, known, normalized1)

@@ -46,12 +46,12 @@ class TrackRegistry:
             rows = _rows_by_position(table.points, matches.points0, self._merge_radius_px)
         else:
             rows = _rows_by_keypoint(table.keypoints, matches.indices[:, 0])
-        new = rows < 0
-        ids = np.empty(len(matches), np.uint32)
-        ids[~new] = table.ids[rows[~new]]
-        ids[new] = np.arange(self._next_id, self._next_id + np.count_nonzero(new), dtype=np.uint32)
-        self._next_id += int(np.count_nonzero(new))
-        return ids, _extended(table, ids[new], matches.points0[new], _keypoints(matches, 0)[new])
+        new = np.flatnonzero(rows < 0)
+        new_ids = np.arange(self._next_id, self._next_id + len(new), dtype=np.uint32)
+        self._next_id += len(new)
+        ids = new_ids if len(new) == len(rows) else table.ids.take(rows)
+        ids[new] = new_ids
+        return ids, _extended(table, new_ids, matches.points0.take(new, axis=0), _keypoints(matches, 0).take(new))
 
     @staticmethod
     def anchored(table: TrackTable, ids: Ids, matches: Matches) -> Matches:
@@ -69,7 +69,9 @@ class TrackRegistry:
     @staticmethod
     def carry(ids: Ids, matches: Matches, inliers: NDArray[np.bool_]) -> TrackTable:
         """Return the table of the current frame as a new keyframe: identities pass on through inliers alone."""
-        return TrackTable(ids[inliers], matches.points1[inliers], _keypoints(matches, 1)[inliers])
+        numbers = np.flatnonzero(inliers)
+        keypoints = _keypoints(matches, 1).take(numbers)
+        return TrackTable(ids.take(numbers), matches.points1.take(numbers, axis=0), keypoints)
 
 
 def _keypoints(matches: Matches, side: int) -> NDArray[np.int32]:

@@ -9,7 +9,6 @@ import yaml
 from feature_matcher_ros.config import (
     FrontEndConfig,
     config_from_mapping,
-    describe,
     iterate_parameters,
     load_config,
     override,
@@ -18,6 +17,7 @@ from feature_matcher_ros.config import (
 from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.node_config import LiveConfig
 from feature_matcher_ros.parameter_values import Value
+from feature_matcher_ros.parameters import describe
 
 
 def _load(folder: Path, text: str) -> FrontEndConfig:

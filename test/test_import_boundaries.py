@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1] / PACKAGE
 # The rings of the house, innermost first. A module imports from its own ring and from those before it.
 RINGS = (
     ("errors",),
-    ("datatypes", "parameter_file", "parameter_values", "config"),
+    ("datatypes", "datatypes/*", "parameter_file", "parameter_values", "parameters", "config"),
     ("*", "relative_pose/*", "metric_points/*"),  # the rest of the core: geometry, tracks …
     ("models", "models/*"),
     ("runtimes", "runtimes/*"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +54,7 @@ class Correspondences:
         """Part of the matches, by mask or by number."""
         numbers = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else chosen
         # Indexing with [:, numbers] would give columns in memory, and half the speed ever after.
-        rays0, rays1 = np.take(self.rays0, numbers, axis=1), np.take(self.rays1, numbers, axis=1)
+        rays0, rays1 = self.rays0.take(numbers, axis=1), self.rays1.take(numbers, axis=1)
         return Correspondences(rays0, rays1, self.image_area, self.image_diagonal)
 
     def first(self, count: int) -> Correspondences:
@@ -65,16 +66,12 @@ def make_correspondences(
     normalized0: Float, normalized1: Float, camera0: Camera, camera1: Camera
 ) -> tuple[Correspondences, Mask]:
     """From undistorted matches (M, 2), (M, 2); also return which of them (M,) can be used and were kept."""
-    radius2 = np.maximum(
-        np.einsum("mi,mi->m", normalized0, normalized0), np.einsum("mi,mi->m", normalized1, normalized1)
-    )
-    usable = radius2 < _MAX_NORMALIZED_RADIUS**2  # not so where undistortion failed, or of what is no number
-    if not np.all(usable):
-        normalized0, normalized1 = normalized0[usable], normalized1[usable]
     rays0 = _homogeneous_pixels(normalized0, mean_focal_length(camera0))
     rays1 = _homogeneous_pixels(normalized1, mean_focal_length(camera1))
-    area, diagonal = float(camera1.width * camera1.height), float(np.hypot(camera1.width, camera1.height))
-    return Correspondences(rays0, rays1, area, diagonal), usable
+    area, diagonal = float(camera1.width * camera1.height), math.hypot(camera1.width, camera1.height)
+    matches = Correspondences(rays0, rays1, area, diagonal)
+    usable = _is_measurable(rays0) & _is_measurable(rays1)
+    return (matches if usable.all() else matches.only(usable)), usable
 
 
 def _homogeneous_pixels(normalized: Float, focal: float) -> Float:
@@ -84,10 +81,19 @@ def _homogeneous_pixels(normalized: Float, focal: float) -> Float:
     return rays
 
 
-def are_distinct(matches: Correspondences, count: int) -> bool:
-    """Whether at least ``count`` matches differ by more than a quarter of a pixel from each other, about."""
-    some = np.arange(0, len(matches), max(len(matches) // (4 * count), 1))
-    return _count_distinct(matches.only(some)) >= count or _count_distinct(matches) >= count
+def _is_measurable(rays: Float) -> Mask:
+    """(M,): not where undistortion failed, nor of what is no number."""
+    x, y, focal = rays
+    return x * x + y * y < (_MAX_NORMALIZED_RADIUS * focal) ** 2
+
+
+def are_distinct(matches: Correspondences, chosen: Mask, count: int) -> bool:
+    """Whether at least ``count`` of the chosen (M,) matches differ by more than about a quarter of a pixel."""
+    numbers = np.flatnonzero(chosen)
+    some = numbers[:: max(len(numbers) // (4 * count), 1)]
+    if len(set(np.rint(4.0 * matches.rays0[0].take(some)).tolist())) >= count:
+        return True  # they differ in one coordinate already
+    return any(_count_distinct(matches.only(part)) >= count for part in (some, numbers))
 
 
 def _count_distinct(matches: Correspondences) -> int:

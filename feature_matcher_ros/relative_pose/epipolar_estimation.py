@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import poselib
+from numpy.typing import NDArray
 
 from feature_matcher_ros.config import PoseConfig
 from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.relative_pose.correspondences import Correspondences, Mask
 from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion
 from feature_matcher_ros.relative_pose.parallax import measure_parallax, plausible_depth
-from feature_matcher_ros.relative_pose.pose_refinement import make_loss, refine_motion, robust_sigma
+from feature_matcher_ros.relative_pose.pose_refinement import (
+    Loss,
+    Normals,
+    make_loss,
+    refine,
+    robust_sigma,
+    weighted_sums,
+)
+from feature_matcher_ros.relative_pose.sampson import Sampson
 
 # The search scores its models on so many matches, drawn at random, unless too few of them agree; the
 # refinement uses all.
@@ -53,9 +63,10 @@ def noise_from(config: PoseConfig) -> Noise:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EpipolarFit:
-    """A refined epipolar geometry."""
+    """An epipolar geometry, and how all matches lie to it."""
 
     motion: EpipolarMotion
+    sampson: Sampson
     distance2: Float  # (M,), squared Sampson distances, px²
     near_line: Mask  # (M,)
     plausible: Mask  # (M,), in front of both cameras and not impossibly near
@@ -65,13 +76,34 @@ class EpipolarFit:
         """Both near the epipolar line and of plausible depth."""
         return self.near_line & self.plausible
 
-    def usable(self, noise: Noise) -> Mask:
-        """Which matches a refinement may weigh; those far beyond the gate can only be wrong."""
-        return self.plausible & (self.distance2 < (REFINEMENT_GATES * noise.gate_px) ** 2)
-
     def usable_distance2(self, noise: Noise) -> Float:
-        """(M,), infinite for those that are not usable."""
-        return np.where(self.usable(noise), self.distance2, np.inf)
+        """(M,), infinite for those that a refinement must not weigh; far beyond the gate they can only be wrong."""
+        usable = self.plausible & (self.distance2 < (REFINEMENT_GATES * noise.gate_px) ** 2)
+        return np.where(usable, self.distance2, np.inf)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Measured:
+    """An epipolar geometry in refinement."""
+
+    motion: EpipolarMotion
+    sampson: Sampson
+
+    def moved(self, step: Float) -> _Measured:
+        motion = self.motion.moved(step)
+        return _Measured(motion, motion.measure(self.sampson.matches))
+
+    def normals(self, usable: Mask, loss: Loss) -> Normals:
+        """The least-squares problem of the usable ones (M,) of the matches."""
+        weights, cost = self._weigh(usable, loss)
+        residuals = self.sampson.distance[None]
+        return Normals(residuals, cost, *weighted_sums(self.motion.jacobian(self.sampson), residuals, weights))
+
+    def cost(self, usable: Mask, loss: Loss) -> float:
+        return self._weigh(usable, loss)[1]
+
+    def _weigh(self, usable: Mask, loss: Loss) -> tuple[Float, float]:
+        return loss.weigh(np.where(usable, self.sampson.distance**2, np.inf))
 
 
 def search_epipolar(matches: Correspondences, config: PoseConfig) -> EpipolarMotion | None:
@@ -111,21 +143,37 @@ def polish_epipolar(motion: EpipolarMotion, matches: Correspondences, noise: Noi
     fit = describe_epipolar(motion, matches, noise)
     if np.count_nonzero(fit.inliers) < 6:
         return fit
-    return describe_epipolar(polish_motion(fit.motion, matches.only(fit.inliers), noise), matches, noise)
+    return describe_epipolar(polish_motion(fit.motion, matches.only(fit.inliers), noise.gate_px), matches, noise)
 
 
-def refine_epipolar(fit: EpipolarFit, matches: Correspondences, noise: Noise) -> EpipolarFit:
+def refine_epipolar(fit: EpipolarFit, noise: Noise) -> EpipolarFit:
     """Minimise the robust Sampson error over the matches of plausible depth, to the optimum a covariance is of."""
-    usable = fit.usable(noise)
+    distance2 = fit.usable_distance2(noise)
+    usable = distance2 < np.inf
     if np.count_nonzero(usable) < 6:
         return fit
-    sigma = robust_sigma(fit.distance2[usable], 1, noise.gate_px, noise.floor_px)
-    refined = refine_motion(fit.motion, matches.only(usable), make_loss(sigma, 1))
-    return describe_epipolar(refined, matches, noise)
+    loss = make_loss(robust_sigma(distance2, 1, noise.gate_px, noise.floor_px), 1)
+    refined = refine(
+        _Measured(fit.motion, fit.sampson),
+        lambda state, loss: state.normals(usable, loss),
+        loss,
+        cost=lambda state, loss: state.cost(usable, loss),
+    )
+    distance2 = refined.sampson.distance**2
+    # What is in front and what is too near shows in pixels, of which a refinement moves no point as many.
+    return replace(
+        fit,
+        motion=refined.motion,
+        sampson=refined.sampson,
+        distance2=distance2,
+        near_line=distance2 < noise.gate_px**2,
+    )
 
 
-def polish_motion(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> EpipolarMotion:
-    """Least squares over the given matches, but for those beyond the gate."""
+def polish_motion(
+    motion: EpipolarMotion, matches: Correspondences, max_error_px: float, max_steps: int = _MAX_POLISH_STEPS
+) -> EpipolarMotion:
+    """Least squares over the given matches, but for those of a larger error."""
     start = poselib.CameraPose()
     start.R, start.t = motion.rotation, motion.direction
     pose, _ = poselib.refine_relative_pose(
@@ -134,29 +182,42 @@ def polish_motion(motion: EpipolarMotion, matches: Correspondences, noise: Noise
         start,
         poselib_camera(matches.focal0),
         poselib_camera(matches.focal1),
-        {"loss_type": "TRUNCATED", "loss_scale": noise.gate_px, "max_iterations": _MAX_POLISH_STEPS},
+        {"loss_type": "TRUNCATED", "loss_scale": max_error_px, "max_iterations": max_steps},
     )
     return _epipolar_motion(pose) or motion
 
 
 def describe_epipolar(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> EpipolarFit:
     """Measure all matches against a motion, whose direction is reversed if that brings more of them in front."""
-    distance2 = motion.residuals(matches)[0] ** 2
+    sampson = motion.measure(matches)
+    distance2 = sampson.distance**2
     near_line = distance2 < noise.gate_px**2
     sigma = robust_sigma(distance2, 1, noise.gate_px, noise.floor_px)
     parallax = measure_parallax(motion, matches)
-    displacement = parallax.displacement_px[near_line]
-    if np.count_nonzero(displacement > 3.0 * sigma) < np.count_nonzero(displacement < -3.0 * sigma):
-        motion, parallax = EpipolarMotion(motion.rotation, -motion.direction), parallax.reversed()
-    by_chance = 0.5 * noise.chance_near_line(matches) * np.count_nonzero(~near_line)
-    return EpipolarFit(motion, distance2, near_line, plausible_depth(parallax, near_line, sigma, by_chance))
+    ahead = np.count_nonzero(near_line & (parallax.displacement_px > 3.0 * sigma))
+    behind = np.count_nonzero(near_line & (parallax.displacement_px < -3.0 * sigma))
+    if ahead < behind:
+        motion, sampson, parallax = motion.reversed(), sampson.reversed(), parallax.reversed()
+    num_far = len(distance2) - int(np.count_nonzero(near_line))
+    by_chance = 0.5 * noise.chance_near_line(matches) * num_far
+    plausible = plausible_depth(parallax, near_line, sigma, by_chance)
+    return EpipolarFit(motion, sampson, distance2, near_line, plausible)
 
 
 def draw_matches(matches: Correspondences, count: int, seed: int) -> Correspondences:
     """At most ``count`` of the matches, at random but always the same."""
     if len(matches) <= count:
         return matches
-    return matches.only(np.random.default_rng(seed).permutation(len(matches))[:count])
+    order = _random_order(seed, len(matches).bit_length())
+    return matches.only(order[order < len(matches)][:count])
+
+
+@lru_cache(maxsize=32)
+def _random_order(seed: int, num_bits: int) -> NDArray[np.intp]:
+    """All numbers of so many bits, shuffled; those below a limit are then in random order too."""
+    order = np.random.default_rng(seed).permutation(1 << num_bits)
+    order.flags.writeable = False
+    return order
 
 
 def ransac_options(config: PoseConfig, min_iterations: int) -> dict[str, float]:

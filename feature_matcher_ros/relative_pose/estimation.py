@@ -84,7 +84,7 @@ def estimate_from_normalized(
 ) -> PoseEstimate:
     """Do the same with matches (M, 2) that are undistorted and normalised already."""
     matches, usable = make_correspondences(normalized0, normalized1, camera0, camera1)
-    if not are_distinct(matches, config.min_matches):
+    if not are_distinct(matches, np.ones(len(matches), dtype=np.bool_), config.min_matches):
         return _failure(Status.TOO_FEW_MATCHES, MotionType.UNKNOWN, np.zeros(len(usable), dtype=np.bool_))
     solution = _solve(matches, None if metric is None else _only(metric, usable), config)
     if _stands(solution, matches, config):
@@ -155,7 +155,7 @@ def _failure(status: Status, motion_type: MotionType, inliers: Mask) -> PoseEsti
 def _is_supported(solution: Solution, matches: Correspondences, config: PoseConfig) -> bool:
     """Whether there are enough inliers, and more than luck would bring."""
     num_inliers = int(np.count_nonzero(solution.inliers))
-    if not are_distinct(matches.only(solution.inliers), config.min_inliers):
+    if not are_distinct(matches, solution.inliers, config.min_inliers):
         return False
     noise = noise_from(config)
     is_general = solution.motion_type is MotionType.GENERAL

@@ -24,7 +24,7 @@ from feature_matcher_ros.relative_pose.epipolar_estimation import (
     poselib_camera,
     ransac_options,
 )
-from feature_matcher_ros.relative_pose.motion_models import epipolar_residuals, orthogonal_plane
+from feature_matcher_ros.relative_pose.motion_models import orthogonal_plane
 from feature_matcher_ros.relative_pose.pose_covariance import noise_variance, scaled_inverse
 from feature_matcher_ros.relative_pose.pose_refinement import (
     Loss,
@@ -137,7 +137,7 @@ def fit_metric(matches: Correspondences, has_depth: Mask, known: DepthMatches, c
         return None
     if not alone.moves():
         return alone
-    others = describe_epipolar(alone.pose.to_epipolar(), matches, noise).usable(noise) & ~has_depth
+    others = (describe_epipolar(alone.pose.to_epipolar(), matches, noise).usable_distance2(noise) < np.inf) & ~has_depth
     if np.count_nonzero(others) < _MIN_OTHERS_SHARE * len(known):
         return alone
     return _refine(alone.pose, known, matches.only(others), noise) or alone
@@ -172,7 +172,7 @@ def _sigma(pose: MetricPose, known: DepthMatches, noise: Noise) -> float:
     """Noise of the pixels: across the epipolar lines, where depth has no say."""
     if pose.baseline_m < 1e-12:
         return noise.expected_px
-    residuals = epipolar_residuals(pose.to_epipolar().matrix, known.matches)
+    residuals = pose.to_epipolar().residuals(known.matches)
     return robust_sigma(residuals[0] ** 2, 1, noise.gate_px, noise.floor_px)
 
 
@@ -192,7 +192,8 @@ def _covariance(pose: MetricPose, used: _Observations, loss: Loss, noise: Noise)
     curvature[:3, :3] -= depth_noise_information(pose, used.known, used.sigma_px)
     if len(used.others):
         by_pose, motion = _epipolar_by_pose(pose), pose.to_epipolar()
-        information, epipolar_curvature = motion.information(used.others)
+        every = np.ones(len(used.others), dtype=np.bool_)
+        information, epipolar_curvature = motion.information(motion.measure(used.others), every)
         curvature -= by_pose.T @ (information - epipolar_curvature) @ by_pose
     inverse = scaled_inverse(curvature, 1.0)
     if inverse is None:
@@ -209,5 +210,5 @@ def _is_consistent(pose: MetricPose, known: DepthMatches, noise: Noise, config: 
         return False
     if pose.baseline_m < 1e-12:
         return True
-    near_line = epipolar_residuals(pose.to_epipolar().matrix, known.matches)[0] ** 2 < noise.gate_px**2
+    near_line = pose.to_epipolar().residuals(known.matches)[0] ** 2 < noise.gate_px**2
     return bool(num_agreeing >= _MIN_AGREEING_SHARE * np.count_nonzero(near_line))

@@ -16,12 +16,11 @@ import numpy as np
 
 from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.geometry import rotation_from_vector, skew
-from feature_matcher_ros.relative_pose.correspondences import Correspondences
+from feature_matcher_ros.relative_pose.correspondences import Correspondences, Mask
+from feature_matcher_ros.relative_pose.sampson import Sampson, measure_sampson
 
-_GENERATORS = np.stack([skew(axis) for axis in np.eye(3)])  # (3, 3, 3)
-# Next to the epipole the direction of an epipolar line is noise, and so is what a point seems to say about it. The
-# Sampson distance is damped there, smoothly, by what amounts to this distance from the epipole.
-_EPIPOLE_BLUR_PX = 15.0
+_IDENTITY = np.eye(3)
+_GENERATORS = np.stack([skew(axis) for axis in _IDENTITY])  # (3, 3, 3)
 
 
 class Motion(Protocol):
@@ -31,9 +30,6 @@ class Motion(Protocol):
     def matrix(self) -> Float:
         """(3, 3), essential matrix or homography of normalised coordinates."""
 
-    def tangent(self) -> Float:
-        """(9, k), derivative of the matrix, row by row, by the k parameters of a small change."""
-
     def moved(self, step: Float) -> Motion:
         """The motion after a small change (k,)."""
 
@@ -41,7 +37,7 @@ class Motion(Protocol):
         """(1 or 2, M), pixels."""
 
     def linearize(self, matches: Correspondences) -> tuple[Float, Float]:
-        """Residuals and their derivatives (1 or 2, 9, M) by the matrix."""
+        """Residuals and their derivatives (1 or 2, k, M) by the k parameters of a small change."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,44 +55,62 @@ class EpipolarMotion:
     def matrix(self) -> Float:
         return skew(self.direction) @ self.rotation
 
-    def tangent(self) -> Float:
-        turning = _GENERATORS @ self.matrix
-        moving = np.einsum("kb,kij->bij", orthogonal_plane(self.direction), _GENERATORS @ self.rotation)
-        return np.concatenate([turning, moving]).reshape(5, 9).T
+    def moved(self, step: Float) -> EpipolarMotion:
+        turn = rotation_from_vector(step[:3])
+        direction = turn @ self.direction + orthogonal_plane(self.direction) @ step[3:]
+        return EpipolarMotion(turn @ self.rotation, direction / math.sqrt(direction @ direction))
 
-    def information(self, matches: Correspondences) -> tuple[Float, Float]:
+    def reversed(self) -> EpipolarMotion:
+        """The same rotation, with the opposite direction."""
+        return EpipolarMotion(self.rotation, -self.direction)
+
+    def residuals(self, matches: Correspondences) -> Float:
+        return self.measure(matches).distance[None]
+
+    def linearize(self, matches: Correspondences) -> tuple[Float, Float]:
+        sampson = self.measure(matches)
+        return sampson.distance[None], self.jacobian(sampson)
+
+    def measure(self, matches: Correspondences) -> Sampson:
+        """Sampson distances, and what their derivatives are made of."""
+        return measure_sampson(self.matrix, matches)
+
+    def jacobian(self, sampson: Sampson) -> Float:
+        """Derivatives (1, 5, M) of what was measured by the parameters."""
+        return (self._tangent(sampson.E).T @ sampson.derivative())[None]
+
+    def information(self, sampson: Sampson, used: Mask) -> tuple[Float, Float]:
         """Sum of JᵀJ (5, 5), and second derivative (5, 5) of half the sum of squared residuals.
 
         Their difference is what the residuals, being noise, add to JᵀJ; it matters where parallax is not far
         above noise.
+
+        Args:
+            sampson: what was measured.
+            used: (M,), the matches that are summed over.
         """
-        sampson = _sampson(self.matrix, matches)
-        by_matrix = sampson.derivative(1.0)
-        tangent = self.tangent()
-        gauss_newton = tangent.T @ (by_matrix @ by_matrix.T) @ tangent
-        curvature = tangent.T @ sampson.curvature() @ tangent
-        return gauss_newton, curvature + self._bending() @ (by_matrix @ sampson.distance)
+        gauss_newton, curvature, gradient = sampson.moments(self._tangent(sampson.E), used)
+        return gauss_newton, curvature + self._bending(sampson.E, gradient.reshape(3, 3))
 
-    def _bending(self) -> Float:
-        """(5, 5, 9), second derivative of the matrix by the parameters, but for changes along itself."""
-        turning = _GENERATORS @ self.matrix
-        moving = np.einsum("kb,kij->bij", orthogonal_plane(self.direction), _GENERATORS)
-        second = np.zeros((5, 5, 3, 3))
-        second[:3, :3] = 0.5 * (_GENERATORS[:, None] @ turning[None] + _GENERATORS[None] @ turning[:, None])
-        second[3:, :3] = moving[:, None] @ (_GENERATORS @ self.rotation)[None]
-        second[:3, 3:] = second[3:, :3].swapaxes(0, 1)
-        return second.reshape(5, 5, 9)
+    def _tangent(self, E: Float) -> Float:
+        """(9, 5), derivative of the matrix, row by row, by the parameters."""
+        tangent = np.empty((5, 3, 3))
+        np.matmul(_GENERATORS, E, out=tangent[:3])
+        moving = (orthogonal_plane(self.direction).T @ _GENERATORS.reshape(3, 9)).reshape(2, 3, 3)
+        np.matmul(moving, self.rotation, out=tangent[3:])
+        return tangent.reshape(5, 9).T
 
-    def moved(self, step: Float) -> EpipolarMotion:
-        turn = rotation_from_vector(step[:3])
-        direction = turn @ self.direction + orthogonal_plane(self.direction) @ step[3:]
-        return EpipolarMotion(turn @ self.rotation, direction / np.linalg.norm(direction))
+    def _bending(self, E: Float, by_matrix: Float) -> Float:
+        """(5, 5), second derivative of the matrix by the parameters, but for changes along itself, times (3, 3).
 
-    def residuals(self, matches: Correspondences) -> Float:
-        return epipolar_residuals(self.matrix, matches)
-
-    def linearize(self, matches: Correspondences) -> tuple[Float, Float]:
-        return epipolar_linearization(self.matrix, matches)
+        With ``skew(a) @ skew(b) = b aᵀ - (a @ b) I``, the sums over the entries of products of generators are traces.
+        """
+        turning, moving = E @ by_matrix.T, self.rotation @ by_matrix.T
+        bending = np.zeros((5, 5))
+        bending[:3, :3] = 0.5 * (turning + turning.T) - turning.trace() * _IDENTITY
+        bending[3:, :3] = orthogonal_plane(self.direction).T @ (moving - moving.trace() * _IDENTITY)
+        bending[:3, 3:] = bending[3:, :3].T
+        return bending
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,9 +123,6 @@ class RotationMotion:
     def matrix(self) -> Float:
         return self.rotation
 
-    def tangent(self) -> Float:
-        return (_GENERATORS @ self.rotation).reshape(3, 9).T
-
     def moved(self, step: Float) -> RotationMotion:
         return RotationMotion(rotation_from_vector(step) @ self.rotation)
 
@@ -119,7 +130,7 @@ class RotationMotion:
         return transfer_residuals(self.matrix, matches)
 
     def linearize(self, matches: Correspondences) -> tuple[Float, Float]:
-        return transfer_linearization(self.matrix, matches)
+        return transfer_linearization(self.matrix, matches, (_GENERATORS @ self.rotation).reshape(3, 9).T)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,6 +140,7 @@ class HomographyMotion:
     matrix: Float  # (3, 3), of norm 1
 
     def tangent(self) -> Float:
+        """(9, 8), derivative of the matrix, row by row, by the parameters."""
         return np.linalg.svd(self.matrix.reshape(1, 9))[2][1:].T
 
     def moved(self, step: Float) -> HomographyMotion:
@@ -139,7 +151,7 @@ class HomographyMotion:
         return transfer_residuals(self.matrix, matches)
 
     def linearize(self, matches: Correspondences) -> tuple[Float, Float]:
-        return transfer_linearization(self.matrix, matches)
+        return transfer_linearization(self.matrix, matches, self.tangent())
 
 
 def orthogonal_plane(direction: Float) -> Float:
@@ -160,96 +172,49 @@ def nearest_rotation(matrix: Float) -> Float:
     return u @ np.diag([1.0, 1.0, np.linalg.det(u) * np.linalg.det(vt)]) @ vt
 
 
-def epipolar_residuals(E: Float, matches: Correspondences) -> Float:
-    """Signed Sampson distances (1, M) (Hartley and Zisserman, eq. 11.9)."""
-    return _sampson(E, matches).distance[None]
+def transfer_residuals(H: Float, matches: Correspondences) -> Float:
+    """Differences (2, M) between points 1 and transferred points 0, whitened to the noise of one image."""
+    transfer = _transfer(H, matches)
+    return whiten(transfer.whitening, transfer.difference)
 
 
-def epipolar_linearization(E: Float, matches: Correspondences) -> tuple[Float, Float]:
-    """Sampson distances and their full derivative (1, 9, M), that of the denominator included."""
-    sampson = _sampson(E, matches)
-    return sampson.distance[None], sampson.derivative(1.0)[None]
+def transfer_linearization(H: Float, matches: Correspondences, tangent: Float) -> tuple[Float, Float]:
+    """Transfer residuals and their derivatives (2, k, M) by changes (9, k) of H; the whitening is held fixed."""
+    transfer = _transfer(H, matches)
+    rows = np.zeros((2, 3, len(matches)))
+    l00, l10, l11 = transfer.whitening
+    rows[0, 0] = transfer.scale / l00
+    rows[1, 1] = transfer.scale / l11
+    rows[1, 0] = -l10 * rows[0, 0] / l11
+    rows[:, 2] = -whiten(transfer.whitening, transfer.fall)
+    by_matrix = -rows[:, :, None] * matches.rays0
+    return whiten(transfer.whitening, transfer.difference), tangent.T @ by_matrix.reshape(2, 9, -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Sampson:
-    """Sampson distances, and what their derivatives by E are made of."""
+class _Transfer:
+    """Points 0 carried over by a homography."""
 
-    E: Float  # (3, 3)
-    matches: Correspondences
-    line0: Float  # (2, M), direction across the epipolar lines in image 0
-    line1: Float  # (2, M), in image 1
-    norm2: Float  # (M,), squared length of both, with the blur about the epipoles
-    distance: Float  # (M,)
-
-    def derivative(self, factor: float) -> Float:
-        """By E, row by row (9, M); the part of the denominator times ``factor``."""
-        rays0, rays1 = self.matches.rays0, self.matches.rays1
-        by_norm = self.distance * factor / self.norm2
-        left = rays1 / np.sqrt(self.norm2)
-        left[:2] -= self.line1 * by_norm
-        by_matrix = left[:, None] * rays0  # (3, 3, M)
-        by_matrix[:, :2] -= rays1[:, None] * (self.line0 * by_norm)
-        by_matrix[:2, :2] -= _EPIPOLE_BLUR_PX**2 * self.E[:2, :2, None] * by_norm
-        return by_matrix.reshape(9, -1)
-
-    def curvature(self) -> Float:
-        """Second derivative (9, 9) by E of half the sum of squared distances.
-
-        With distance ``r = c / sqrt(q)``, where c is linear and q quadratic in E, ``q = eᵀQe`` and ``b = Qe``:
-        ``kkᵀ - r²/q Q`` with ``k = a / sqrt(q) - 2 r/q b``, summed over the matches.
-        """
-        doubled, shares = self.derivative(2.0), self.distance**2 / self.norm2
-        moments0, moments1 = ((rays * shares) @ rays.T for rays in (self.matches.rays0, self.matches.rays1))
-        moments1[:2, :2] += _EPIPOLE_BLUR_PX**2 * float(np.sum(shares)) * np.eye(2)
-        bent = (doubled @ doubled.T).reshape(3, 3, 3, 3)
-        for k in range(2):
-            bent[k, :, k] -= moments0
-            bent[:, k, :, k] -= moments1
-        return bent.reshape(9, 9)
+    scale: Float  # (M,), derivative of the predicted point 1 by either of the first two coordinates of H x0
+    fall: Float  # (2, M), less that by the third one
+    whitening: tuple[Float, Float, Float]  # Cholesky factor of the noise of ``difference``, that of one point being 1
+    difference: Float  # (2, M), point 1 less its prediction
 
 
-def _sampson(E: Float, matches: Correspondences) -> _Sampson:
-    line1, line0 = E @ matches.rays0, E.T[:2] @ matches.rays1
-    algebraic = np.einsum("im,im->m", matches.rays1, line1)
-    line1 = line1[:2]
-    image_part = E[:2, :2].ravel()
-    norm2 = np.einsum("im,im->m", line1, line1)
-    norm2 += np.einsum("im,im->m", line0, line0)
-    norm2 += _EPIPOLE_BLUR_PX**2 * float(image_part @ image_part) + 1e-24
-    return _Sampson(E, matches, line0, line1, norm2, algebraic / np.sqrt(norm2))
-
-
-def transfer_residuals(H: Float, matches: Correspondences) -> Float:
-    """Differences (2, M) between points 1 and transferred points 0, whitened to the noise of one image."""
-    _, whitening, difference = _transfer(H, matches)
-    return whiten(whitening, difference)
-
-
-def transfer_linearization(H: Float, matches: Correspondences) -> tuple[Float, Float]:
-    """Transfer residuals and their derivatives (2, 9, M) by H; the whitening is held fixed."""
-    projection, whitening, difference = _transfer(H, matches)
-    rows = np.stack([whiten(whitening, projection[:, k]) for k in range(3)], axis=1)  # (2, 3, M)
-    by_matrix = -rows[:, :, None] * matches.rays0
-    return whiten(whitening, difference), by_matrix.reshape(2, 9, -1)
-
-
-def _transfer(H: Float, matches: Correspondences) -> tuple[Float, tuple[Float, Float, Float], Float]:
-    """Derivative (2, 3, M) of the projection, Cholesky factor of the noise, unwhitened residuals (2, M)."""
+def _transfer(H: Float, matches: Correspondences) -> _Transfer:
     moved = H @ matches.rays0
-    depth = np.where(np.abs(moved[2]) < 1e-9, 1e-9, moved[2])
-    focal = matches.focal1 if len(matches) else 1.0
-    predicted = moved[:2] * (focal / depth)
-    projection = np.zeros((2, 3, len(matches)))
-    projection[0, 0] = projection[1, 1] = focal / depth
-    projection[:, 2] = -predicted / depth
-    by_point0 = np.einsum("ikm,kj->ijm", projection, H[:, :2])
-    return projection, cholesky_of_noise(by_point0), matches.rays1[:2] - predicted
+    depth = moved[2]
+    depth[np.abs(depth) < 1e-9] = 1e-9
+    scale = (matches.focal1 if len(matches) else 1.0) / depth
+    predicted = moved[:2] * scale
+    fall = predicted / depth
+    by_point0 = H[:2, :2, None] * scale - fall[:, None] * H[2, :2, None]  # (2, 2, M)
+    return _Transfer(scale, fall, cholesky_of_noise(by_point0), matches.rays1[:2] - predicted)
 
 
 def cholesky_of_noise(by_point0: Float) -> tuple[Float, Float, Float]:
     """Lower factor (l00, l10, l11) of ``I + A Aᵀ``: noise of point 1 and, carried over by A (2, 2, M), of point 0."""
-    a, b, c, d = by_point0.reshape(4, -1)
+    (a, b), (c, d) = by_point0
     return cholesky_2x2(1.0 + a * a + b * b, a * c + b * d, 1.0 + c * c + d * d)
 
 
@@ -263,8 +228,10 @@ def cholesky_2x2(s00: Float, s10: Float, s11: Float) -> tuple[Float, Float, Floa
 def whiten(factor: tuple[Float, Float, Float], vectors: Float) -> Float:
     """Divide M vectors (2, M) by lower Cholesky factors."""
     l00, l10, l11 = factor
-    first = vectors[0] / l00
-    return np.stack([first, (vectors[1] - l10 * first) / l11])
+    white = np.empty_like(vectors)
+    np.divide(vectors[0], l00, out=white[0])
+    np.divide(vectors[1] - l10 * white[0], l11, out=white[1])
+    return white
 
 
 def unwhiten_transposed(factor: tuple[Float, Float, Float], vectors: Float) -> Float:

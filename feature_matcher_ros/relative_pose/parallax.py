@@ -69,11 +69,12 @@ def plausible_depth(parallax: Parallax, near_line: Mask, sigma_px: float, expect
     # Next to the epipole, mere noise seems near; it is not counted, but bound by the same limit.
     counted = near_line & (np.abs(parallax.displacement_px) > _BEHIND_SIGMAS * sigma_px)
     nearness = parallax.nearness[counted]
-    ranked = np.sort(nearness[nearness > 0.0])[::-1]
+    nearness.sort()
+    num_behind = int(nearness.searchsorted(0.0))
+    behind, ranked = -nearness[:num_behind][::-1], nearness[num_behind:][::-1]
     if len(ranked) == 0:
         return parallax.in_front(sigma_px)
-    behind = np.sort(-nearness[nearness < 0.0])
-    by_chance = np.maximum(len(behind) - np.searchsorted(behind, ranked), expected_by_chance) + 1
+    by_chance = np.maximum(num_behind - behind.searchsorted(ranked), expected_by_chance) + 1
     enough = np.arange(1, len(ranked) + 1) >= _MIN_OVER_CHANCE * by_chance
-    last = int(np.argmax(enough)) if np.any(enough) else len(ranked) - 1
+    last = int(enough.argmax()) if enough.any() else len(ranked) - 1
     return parallax.in_front(sigma_px) & (np.abs(parallax.nearness) <= _NEARNESS_MARGIN * ranked[last])

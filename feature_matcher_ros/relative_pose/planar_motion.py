@@ -23,8 +23,7 @@ from feature_matcher_ros.relative_pose.parallax import measure_parallax
 from feature_matcher_ros.relative_pose.pose_refinement import make_loss, refine_motion, robust_sigma, squared_length
 
 _MAX_SEARCH_MATCHES = 100
-_MIN_ITERATIONS = 30
-_MAX_ITERATIONS = 60
+_MAX_ITERATIONS = 60  # and half as many at least
 _MAX_POLISH_STEPS = 10
 # Before a true plane, all points are in front of both cameras; so few may seem behind by mismatch.
 _MAX_BEHIND_SHARE = 0.02
@@ -76,14 +75,16 @@ def refine_transfer(fit: TransferFit, matches: Correspondences, noise: Noise) ->
     return describe_transfer(refine_motion(fit.motion, matches.only(usable), make_loss(sigma, 2)), matches, noise)
 
 
-def search_homography(matches: Correspondences, config: PoseConfig) -> HomographyMotion | None:
+def search_homography(
+    matches: Correspondences, config: PoseConfig, max_iterations: int = _MAX_ITERATIONS
+) -> HomographyMotion | None:
     """LO-RANSAC over part of the matches; None if it finds nothing."""
     if len(matches) < 4:
         return None
     drawn = draw_matches(matches, _MAX_SEARCH_MATCHES, config.seed)
-    options = ransac_options(config, _MIN_ITERATIONS)
+    options = ransac_options(config, max_iterations // 2)
     options |= {
-        "max_iterations": min(config.max_iterations, _MAX_ITERATIONS),
+        "max_iterations": min(config.max_iterations, max_iterations),
         "max_reproj_error": 2.0**0.5 * config.max_epipolar_error_px,
     }
     pixel_homography, info = poselib.estimate_homography(drawn.pixels0, drawn.pixels1, options, {"max_iterations": 0})

@@ -60,7 +60,7 @@ class UncertainHomography:
 def uncertain_homography(fit: TransferFit, matches: Correspondences, noise: Noise) -> UncertainHomography | None:
     """Attach the covariance; None where the matches leave the homography undetermined."""
     assert isinstance(fit.motion, HomographyMotion)
-    covariance = motion_covariance(fit.motion, matches, fit.usable_length2(noise), noise)
+    covariance = motion_covariance(fit, matches, noise)
     return None if covariance is None else UncertainHomography(fit.motion, covariance, matches.only(fit.usable(noise)))
 
 

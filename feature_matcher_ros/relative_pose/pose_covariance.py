@@ -8,13 +8,16 @@ dozen matches that happen to agree too well do not claim a precision that nothin
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.geometry import rotation_from_vector, rotation_vector
 from feature_matcher_ros.relative_pose.correspondences import Correspondences
-from feature_matcher_ros.relative_pose.epipolar_estimation import Noise
-from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion, Motion, RotationMotion, orthogonal_plane
+from feature_matcher_ros.relative_pose.epipolar_estimation import EpipolarFit, Noise
+from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion, RotationMotion, orthogonal_plane
+from feature_matcher_ros.relative_pose.planar_motion import TransferFit
 from feature_matcher_ros.relative_pose.pose_refinement import Loss, make_loss, normals, robust_sigma
 
 # The expected noise counts like this many observed residuals.
@@ -23,27 +26,25 @@ _PRIOR_WEIGHT = 5.0
 _SAME_MOTION = 20.5
 
 
-def motion_covariance(motion: Motion, matches: Correspondences, length2: Float, noise: Noise) -> Float | None:
-    """Covariance (k, k) of the parameters of a refined motion; None where the matches leave one undetermined.
-
-    For an epipolar geometry, the noise in J is accounted for: ``s² H⁻¹ (sum of JᵀJ) H⁻¹`` with the true
-    second derivative H of the cost.
-
-    Args:
-        motion: at its optimum.
-        matches: M of them.
-        length2: (M,), their squared residuals, infinite for those that the refinement did not use.
-        noise: what is known of it before.
-    """
-    components = 1 if isinstance(motion, EpipolarMotion) else 2
-    loss = make_loss(robust_sigma(length2, components, noise.gate_px, noise.floor_px), components)
+def motion_covariance(fit: TransferFit, matches: Correspondences, noise: Noise) -> Float | None:
+    """Covariance (k, k) of the parameters of a refined motion; None where the matches leave one undetermined."""
+    length2 = fit.usable_length2(noise)
+    loss = make_loss(robust_sigma(length2, 2, noise.gate_px, noise.floor_px), 2)
     inside = length2 < loss.cutoff_px**2
-    used = matches.only(inside)
-    if isinstance(motion, EpipolarMotion):
-        information, curvature = motion.information(used)
-    else:
-        information = curvature = normals(motion, used, None).information
-    variance = noise_variance(length2[inside], components, loss, len(information), noise)
+    information = normals(fit.motion, matches.only(inside), None).information
+    return scaled_inverse(information, noise_variance(length2[inside], 2, loss, len(information), noise))
+
+
+def epipolar_covariance(fit: EpipolarFit, noise: Noise) -> Float | None:
+    """Likewise for an epipolar geometry (5, 5).
+
+    Here the noise in J is accounted for: ``s² H⁻¹ (sum of JᵀJ) H⁻¹`` with the true second derivative H of the cost.
+    """
+    distance2 = fit.usable_distance2(noise)
+    loss = make_loss(robust_sigma(distance2, 1, noise.gate_px, noise.floor_px), 1)
+    inside = distance2 < loss.cutoff_px**2
+    information, curvature = fit.motion.information(fit.sampson, inside)
+    variance = noise_variance(distance2[inside], 1, loss, len(information), noise)
     inverse = scaled_inverse(curvature, 1.0)
     if inverse is None:
         return scaled_inverse(information, variance)
@@ -67,15 +68,15 @@ def noise_variance(length2: Float, components: int, loss: Loss, num_parameters: 
 
 def scaled_inverse(information: Float, variance: float) -> Float | None:
     """``variance * information⁻¹``, symmetric and positive definite; None if that does not exist."""
-    diagonal = np.diag(information)
-    if not np.all(np.isfinite(information)) or not np.min(diagonal) > 1e-100:
+    diagonal = information.diagonal()
+    if not math.isfinite(float(information.sum())) or not diagonal.min() > 1e-100:
         return None
-    scale = np.sqrt(diagonal)
-    eigenvalues, vectors = np.linalg.eigh(information / np.outer(scale, scale))
+    scale = 1.0 / np.sqrt(diagonal)
+    eigenvalues, vectors = np.linalg.eigh(information * scale * scale[:, None])
     if not eigenvalues[0] > 1e-12:
         return None
-    inverse = (vectors / eigenvalues) @ vectors.T / np.outer(scale, scale)
-    return variance * 0.5 * (inverse + inverse.T)
+    root = vectors * scale[:, None] * np.sqrt(variance / eigenvalues)
+    return root @ root.T
 
 
 def pose_covariance(motion: EpipolarMotion | RotationMotion, parameters: Float) -> Float:

@@ -24,6 +24,10 @@ _SMALL_GAIN = 0.1
 _UNCHECKED_GAIN = 0.3
 # The weights overstate the curvature of the cost, under Gaussian noise by about a sixth: steps fall short by as much.
 _STRETCH = 1.2
+# A checked step that leaves less than this to the next one is the last, and less than this share of its own promise:
+# else the cost is far from the parabola by which that was foretold.
+_MAX_LEFT = 0.1
+_MAX_LEFT_SHARE = 0.03
 _MAX_DAMPING = 1e4
 
 
@@ -87,20 +91,19 @@ def make_loss(sigma_px: float, num_components: int) -> Loss:
 
 def normals(motion: Motion, matches: Correspondences, loss: Loss | None) -> Normals:
     """Linearise a motion; without a loss all matches have weight 1."""
-    residuals, by_matrix = motion.linearize(matches)
-    tangent, length2 = motion.tangent(), squared_length(residuals)
+    residuals, jacobian = motion.linearize(matches)
+    length2 = squared_length(residuals)
     weights, cost = (None, float(length2.sum())) if loss is None else loss.weigh(length2)
-    information, gradient = weighted_sums(by_matrix, residuals, weights)
-    return Normals(residuals, cost, tangent.T @ information @ tangent, tangent.T @ gradient)
+    return Normals(residuals, cost, *weighted_sums(jacobian, residuals, weights))
 
 
 def weighted_sums(jacobian: Float, residuals: Float, weights: Float | None) -> tuple[Float, Float]:
     """Sums (k, k) of w JᵀJ and (k,) of w Jᵀr, from derivatives (c, k, M) of residuals (c, M); None: all w are 1."""
-    information, gradient = np.zeros((jacobian.shape[1],) * 2), np.zeros(jacobian.shape[1])
-    for derivative, residual in zip(jacobian, residuals, strict=True):
-        weighted = derivative if weights is None else derivative * weights
-        information += weighted @ derivative.T
-        gradient += weighted @ residual
+    weighted = jacobian if weights is None else jacobian * weights
+    information, gradient = weighted[0] @ jacobian[0].T, weighted[0] @ residuals[0]
+    if len(jacobian) > 1:
+        information += weighted[1] @ jacobian[1].T
+        gradient += weighted[1] @ residuals[1]
     return information, gradient
 
 
@@ -109,16 +112,30 @@ def refine_motion(motion: MotionState, matches: Correspondences, loss: Loss) -> 
     return refine(motion, lambda state, loss: normals(state, matches, loss), loss)
 
 
-def refine(state: State, linearize: Callable[[State, Loss], Normals], loss: Loss) -> State:
-    """Levenberg-Marquardt on the robust cost, from a state that is already close."""
+def refine(
+    state: State,
+    linearize: Callable[[State, Loss], Normals],
+    loss: Loss,
+    cost: Callable[[State, Loss], float] | None = None,
+) -> State:
+    """Levenberg-Marquardt on the robust cost, from a state that is already close.
+
+    Args:
+        state: where to begin.
+        linearize: gives the least-squares problem of a state.
+        loss: what errors cost.
+        cost: gives the cost of a state, if that is much easier than to linearise it.
+    """
     current = linearize(state, loss)
     damping, noise2 = 0.0, (loss.cutoff_px / 5.0) ** 2
-    if not np.max(current.information.diagonal()) > 0.0:
+    if not current.information.diagonal().max() > 0.0:
         return state  # every match is rejected
     for _ in range(_MAX_STEPS):
         step = damped_step(current, damping) * (_STRETCH if damping == 0.0 else 1.0)
         candidate: State = state.moved(step)  # type: ignore[assignment]
         if damping == 0.0 and -float(current.gradient @ step) < _UNCHECKED_GAIN * noise2:
+            return candidate
+        if damping == 0.0 and cost is not None and _is_last(step, current, cost(candidate, loss), noise2):
             return candidate
         following = linearize(candidate, loss)
         if following.cost <= current.cost:
@@ -133,8 +150,19 @@ def refine(state: State, linearize: Callable[[State, Loss], Normals], loss: Loss
     return state
 
 
+def _is_last(step: Float, problem: Normals, cost: float, noise2: float) -> bool:
+    """Whether next to nothing is left to do after a stretched step, by its cost, which tells the curvature along it."""
+    promise = -float(problem.gradient @ step) / _STRETCH
+    if not promise > 0.0:
+        return False
+    curvature = 2.0 * (_STRETCH - 0.5 * (problem.cost - cost) / promise) / _STRETCH**2
+    left = promise * (1.0 - _STRETCH * curvature) ** 2
+    return left < min(_MAX_LEFT * noise2, _MAX_LEFT_SHARE * promise)
+
+
 def damped_step(problem: Normals, damping: float) -> Float:
     """Solve the normal equations, their diagonal enlarged by the share ``damping``."""
     diagonal = problem.information.diagonal()
-    lift = damping * diagonal + 1e-12 * (float(np.max(diagonal)) + 1e-300)
-    return np.asarray(-np.linalg.solve(problem.information + np.diag(lift), problem.gradient), dtype=np.float64)
+    lifted = problem.information.copy()
+    lifted.flat[:: len(lifted) + 1] += damping * diagonal + 1e-12 * (float(diagonal.max()) + 1e-300)
+    return np.asarray(np.linalg.solve(lifted, -problem.gradient), dtype=np.float64)

@@ -19,18 +19,28 @@ from feature_matcher_ros.relative_pose.motion_selection import (
     transfer_evidence,
 )
 from feature_matcher_ros.relative_pose.planar_motion import describe_transfer, search_homography
+from feature_matcher_ros.relative_pose.pose_refinement import robust_sigma
 
 _MAX_MATCHES = 200
 _MAX_SEARCH_MATCHES = 60
 _MAX_PLANE_MATCHES = 60
-_EM_STEPS = 3
+# Enough for a plane that holds most of the matches; one that holds fewer is no rival.
+_MAX_PLANE_ITERATIONS = 40
+# The evidence for the rival is brought further than its own, which so is understated.
+_EM_STEPS = 2
+_RIVAL_EM_STEPS = 3
 # Where fewer agree with what was found with little effort, something else may be truer.
 _MIN_NEAR_SHARE = 0.6
-_MIN_ITERATIONS = 15
+_MIN_ITERATIONS = 5
+# The refinement that follows needs the fewer steps, the better the noise is told from the tail of errors beyond it.
+_POLISH_STEPS = 4
+_POLISH_SIGMAS = 3.0
 # A homography that explains less than this share of what the epipolar geometry explains needs no closer look.
 MIN_RIVAL_SHARE = 0.5
 # So large a difference of -2 log likelihood is left by no unfinished fit, and by no plane with a few things before it.
 _BEYOND_DOUBT = 100.0
+# So many matches far off the plane, each of which adds 6 or more to that difference, say the same without a count.
+_MANY_OFF_PLANE = 30
 # Points on a line show next to nothing; this share of the image's diagonal they must spread in every direction.
 _MIN_SPREAD = 0.02
 # Matches of a standing camera agree to a few hundredths of a pixel, but for a tail; kinds of motion are told apart by
@@ -44,7 +54,8 @@ def find_general_motion(matches: Correspondences, config: PoseConfig, noise: Noi
     motion, _ = search_among(some.first(_MAX_SEARCH_MATCHES), config, _MIN_ITERATIONS)
     if motion is None:
         return None
-    motion = polish_motion(motion, some, noise)
+    sigma = robust_sigma(motion.residuals(some)[0] ** 2, 1, noise.gate_px, noise.floor_px)
+    motion = polish_motion(motion, some, min(_POLISH_SIGMAS * sigma, noise.gate_px), _POLISH_STEPS)
     return motion if _shows_depth(motion, some, config, noise) else None
 
 
@@ -62,17 +73,21 @@ def _shows_depth(motion: EpipolarMotion, some: Correspondences, config: PoseConf
         return False
     distance2 = motion.residuals(some)[0] ** 2
     near_line = distance2 < noise.gate_px**2
-    if np.count_nonzero(near_line) < _MIN_NEAR_SHARE * len(some):
+    num_near = np.count_nonzero(near_line)
+    if num_near < _MIN_NEAR_SHARE * len(some):
         return False
-    homography = search_homography(some.only(near_line).first(_MAX_PLANE_MATCHES), config)
+    homography = search_homography(
+        some.only(np.flatnonzero(near_line)[:_MAX_PLANE_MATCHES]), config, _MAX_PLANE_ITERATIONS
+    )
     if homography is None:
         return False
     plane = describe_transfer(homography, some, noise)
-    if np.count_nonzero(near_line & plane.usable(noise)) < MIN_RIVAL_SHARE * np.count_nonzero(near_line):
+    num_on_plane = np.count_nonzero(near_line & plane.usable(noise))
+    if num_on_plane < MIN_RIVAL_SHARE * num_near or num_near - num_on_plane >= _MANY_OFF_PLANE:
         return True
     allowed = noise_range(some, noise)
     evidence = epipolar_evidence(distance2, plane.length2, allowed, _EM_STEPS)
-    rival = transfer_evidence(plane.length2, allowed, _EM_STEPS)
+    rival = transfer_evidence(plane.length2, allowed, _RIVAL_EM_STEPS)
     return evidence.criterion(EPIPOLAR_AFTER_HOMOGRAPHY) + _BEYOND_DOUBT < rival.criterion(STATIC)
 
 

@@ -43,7 +43,12 @@ from feature_matcher_ros.relative_pose.planar_motion import (
     to_epipolar,
 )
 from feature_matcher_ros.relative_pose.planar_pose import planar_pose, uncertain_homography
-from feature_matcher_ros.relative_pose.pose_covariance import is_same_motion, motion_covariance, pose_covariance
+from feature_matcher_ros.relative_pose.pose_covariance import (
+    epipolar_covariance,
+    is_same_motion,
+    motion_covariance,
+    pose_covariance,
+)
 from feature_matcher_ros.relative_pose.quick_look import MIN_RIVAL_SHARE, find_general_motion, noise_range, shows_depth
 
 # Differences of -2 log likelihood: beyond the first there is no doubt which of two motions is meant; beyond the
@@ -77,7 +82,7 @@ def solve_unscaled(matches: Correspondences, config: PoseConfig) -> Solution:
     noise = noise_from(config)
     general = find_general_motion(matches, config, noise)
     if general is not None:
-        return general_solution(describe_epipolar(general, matches, noise), matches, noise)
+        return general_solution(describe_epipolar(general, matches, noise), noise)
     searched = search_epipolar(matches, config)
     if searched is None:
         near_line = np.ones(len(matches), dtype=np.bool_)
@@ -87,7 +92,7 @@ def solve_unscaled(matches: Correspondences, config: PoseConfig) -> Solution:
     if not rivals:
         if searched is None:
             return Solution(MotionType.UNKNOWN, None, np.zeros(len(matches), dtype=np.bool_))
-        return general_solution(polish_epipolar(searched, matches, noise), matches, noise)
+        return general_solution(polish_epipolar(searched, matches, noise), noise)
     best = min(rivals, key=lambda rival: rival.criterion)
     if best.motion_type is MotionType.PLANAR:
         return _general_or_planar(searched, best, matches, noise)
@@ -142,7 +147,7 @@ def _general_or_rotation(
             polish_epipolar(searched, matches, noise), rival, EPIPOLAR_AFTER_ROTATION, matches, noise
         )
         if criterion < rival.criterion:
-            return general_solution(fit, matches, noise)
+            return general_solution(fit, noise)
     assert isinstance(rival.fit.motion, RotationMotion)
     return rotation_solution(rival.motion_type, rival.fit, matches, noise)
 
@@ -159,11 +164,11 @@ def _general_or_planar(
     if criterion >= rival.criterion:
         return planar_solution(rival, matches, noise)
     if criterion < rival.criterion - _FAR_FROM_PLANAR:
-        return general_solution(leader, matches, noise)
+        return general_solution(leader, noise)
     only = _only_motion(leader, rival, matches, noise)
     if only is None:
         return Solution(MotionType.PLANAR, None, leader.inliers)
-    return general_solution(only, matches, noise)
+    return general_solution(only, noise)
 
 
 def _only_motion(fit: EpipolarFit, rival: Rival, matches: Correspondences, noise: Noise) -> EpipolarFit | None:
@@ -174,7 +179,7 @@ def _only_motion(fit: EpipolarFit, rival: Rival, matches: Correspondences, noise
     likelihoods = np.array([_evidence(one, rival, matches, noise).log_likelihood for one in fits])
     best = fits[int(np.argmax(likelihoods))]
     close = [fits[k].motion for k in np.flatnonzero(likelihoods > np.max(likelihoods) - _DECISIVE / 2.0)]
-    parameters = motion_covariance(best.motion, matches, best.usable_distance2(noise), noise)
+    parameters = epipolar_covariance(best, noise)
     return best if all(is_same_motion(best.motion, motion, parameters) for motion in close) else None
 
 
@@ -185,15 +190,15 @@ def _weigh(
     criterion = _evidence(fit, rival, matches, noise).criterion(freedom)
     if not rival.criterion < criterion < rival.criterion + _WORTH_REFINING:
         return fit, criterion
-    fit = refine_epipolar(fit, matches, noise)
+    fit = refine_epipolar(fit, noise)
     return fit, _evidence(fit, rival, matches, noise).criterion(freedom)
 
 
-def general_solution(fit: EpipolarFit, matches: Correspondences, noise: Noise) -> Solution:
+def general_solution(fit: EpipolarFit, noise: Noise) -> Solution:
     """Refine an epipolar geometry."""
-    refined = refine_epipolar(fit, matches, noise)
+    refined = refine_epipolar(fit, noise)
     motion, pose = refined.motion, None
-    parameters = motion_covariance(motion, matches, refined.usable_distance2(noise), noise)
+    parameters = epipolar_covariance(refined, noise)
     if parameters is not None:
         pose = _pose(MotionType.GENERAL, motion.rotation, motion.direction, pose_covariance(motion, parameters))
     return Solution(MotionType.GENERAL, pose, refined.inliers)
@@ -202,7 +207,7 @@ def general_solution(fit: EpipolarFit, matches: Correspondences, noise: Noise) -
 def rotation_solution(motion_type: MotionType, fit: TransferFit, matches: Correspondences, noise: Noise) -> Solution:
     """A rotation that is already refined, or no motion."""
     assert isinstance(fit.motion, RotationMotion)
-    parameters = motion_covariance(fit.motion, matches, fit.usable_length2(noise), noise)
+    parameters = motion_covariance(fit, matches, noise)
     if parameters is None:
         return Solution(motion_type, None, fit.inliers)
     if motion_type is MotionType.STATIC:

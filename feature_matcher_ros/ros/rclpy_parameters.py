@@ -15,8 +15,9 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RclpyParameter
 
-from feature_matcher_ros.config import Parameter, describe, iterate_parameters
+from feature_matcher_ros.config import iterate_parameters
 from feature_matcher_ros.node_config import LiveConfig, live_config
+from feature_matcher_ros.parameters import Parameter, describe
 from feature_matcher_ros.ros.run_time_parameters import is_run_time_safe
 
 _OF_EVERY_NODE = ("use_sim_time", "qos_overrides", "start_type_description_service", "autostart")

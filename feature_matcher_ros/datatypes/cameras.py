@@ -1,0 +1,62 @@
+"""Calibrated cameras."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+import numpy as np
+
+from feature_matcher_ros.datatypes.arrays import Float
+from feature_matcher_ros.errors import CalibrationError
+
+
+class DistortionModel(str, Enum):
+    """Lens models, by the names of ``sensor_msgs/distortion_models.hpp``; ``NONE`` is a pinhole."""
+
+    NONE = "none"
+    PLUMB_BOB = "plumb_bob"
+    RATIONAL_POLYNOMIAL = "rational_polynomial"
+    EQUIDISTANT = "equidistant"
+
+
+_DISTORTION_LENGTHS = {
+    DistortionModel.NONE: (0,),
+    DistortionModel.PLUMB_BOB: (4, 5),
+    DistortionModel.RATIONAL_POLYNOMIAL: (8, 12, 14),
+    DistortionModel.EQUIDISTANT: (4,),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Camera:
+    """A calibrated camera.
+
+    Raises:
+        CalibrationError: the matrix is not a camera matrix, the image size is not positive, or the
+            number of distortion coefficients does not belong to the model.
+    """
+
+    K: Float  # (3, 3), pixels
+    width: int
+    height: int
+    distortion: Float = field(default_factory=lambda: np.zeros(0))  # OpenCV's order of coefficients
+    distortion_model: DistortionModel = DistortionModel.NONE
+
+    def __post_init__(self) -> None:
+        K = np.asarray(self.K)
+        if K.shape != (3, 3) or not np.all(np.isfinite(K)) or K[0, 0] <= 0 or K[1, 1] <= 0:
+            raise CalibrationError(
+                f"K = {np.asarray(K).tolist()} is no camera matrix (the focal lengths must be positive): "
+                "calibrate the camera, or give a calibration file."
+            )
+        if self.width <= 0 or self.height <= 0:
+            raise CalibrationError(
+                f"a camera cannot have {self.width}x{self.height} pixels: set width and height in the calibration."
+            )
+        if len(self.distortion) not in _DISTORTION_LENGTHS[self.distortion_model]:
+            allowed = " or ".join(map(str, _DISTORTION_LENGTHS[self.distortion_model]))
+            raise CalibrationError(
+                f"{len(self.distortion)} distortion coefficients do not fit the model "
+                f"'{self.distortion_model.value}', which takes {allowed}: correct D or distortion_model."
+            )
