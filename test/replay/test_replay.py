@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,16 @@ def test_an_interrupted_replay_leaves_readable_files(bag: Path, tmp_path: Path) 
         assert sum(connection.msgcount for connection in reader.connections) > 0
 
 
+@pytest.fixture
+def heeded_signals() -> Iterator[None]:
+    """A shell that runs the tests in the background has them ignore SIGINT."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heeded_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_while_a_frame_is_written_waits_for_all_of_it(
     number: int, bag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -146,15 +157,15 @@ def test_an_interruption_while_a_frame_is_written_waits_for_all_of_it(
 
     stamps = [frame.stamp_ns for frame in open_sequence(bag).frames()]
     monkeypatch.setattr(PairTableWriter, "write", interrupted_write)
-    before = signal.getsignal(number)
     summary = replay(bag, tmp_path / "run", config=override(FrontEndConfig(), SETTINGS))
-    assert signal.getsignal(number) == before
+    assert signal.getsignal(number) == signal.default_int_handler
     assert (summary.finished, summary.num_frames) == (False, 3)
     assert [row.stamp_ns for row in read_pair_table(tmp_path / "run" / "pairs.csv")] == stamps[:3]
     with AnyReader([tmp_path / "run" / "topics"]) as reader:
         assert max(stamp for _, stamp, _ in reader.messages()) == stamps[2]
 
 
+@pytest.mark.usefixtures("heeded_signals")
 def test_a_second_interruption_does_not_wait(bag: Path, tmp_path: Path) -> None:
     def interrupt_twice(done: int, total: int) -> None:
         signal.raise_signal(signal.SIGINT)
