@@ -19,7 +19,7 @@ _MAX_PAIRS = 200
 
 
 def exit_thresholds(
-    graphs_folder: Path, held_back: Sequence[Sequence[View]], wanted_agreement: float = 0.9, seed: int = 0
+    graphs_folder: Path, held_back: Sequence[Sequence[View]], wanted_agreement: float = 0.85, seed: int = 0
 ) -> tuple[float, ...]:
     """The confidence that makes a point final, by layer, for the manifest of these graphs.
 
