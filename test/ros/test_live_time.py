@@ -118,6 +118,8 @@ def test_tf_of_before_is_forgotten_when_a_bag_begins_again() -> None:
         for stamp_ns, x_m in ((100 * SECOND_NS, 1.0), (5 * SECOND_NS, 2.0)):
             clock.tick(stamp_ns)
             wait_until(lambda: graph.now_ns() == stamp_ns, "the time")  # noqa: B023
+            for _ in range(3):  # as if they had been on their way
+                x_of_camera(100 * SECOND_NS, 1.0)
             wait_until(lambda: x_of_camera(stamp_ns, x_m) == x_m, "the transform", timeout_s=5.0)  # noqa: B023
             found = graph.transform("camera", "lens", stamp_ns)
             assert found is not None
