@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice, pairwise
 from pathlib import Path
@@ -69,8 +69,11 @@ def contenders(setting: LearnedSetting) -> tuple[Mapping[Key, LightGlue], tuple[
         problem = _problem_of(compiled[False])
         notes += [f"torch.compile is left out: {problem}"] if problem else []
         opened = {TORCH: eager, **opened} | ({} if problem else {COMPILED: compiled})
+    thresholds = graphs.confidence_thresholds  # which a file of weights does not hold
     matchers = {
-        (runtime, mode): LightGlue(_NoExtractor(), networks[mode != ALL_LAYERS], MODES[mode])
+        (runtime, mode): LightGlue(
+            _NoExtractor(), networks[mode != ALL_LAYERS], replace(MODES[mode], thresholds=thresholds)
+        )
         for mode in setting.modes
         for runtime, networks in opened.items()
     }

@@ -107,6 +107,22 @@ def test_all_contenders_take_turns_on_the_same_points(
         assert (row.over_all_layers is None) == (row.mode == "all layers")
 
 
+def test_torch_stops_by_the_thresholds_of_the_graphs(
+    network: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from feature_matcher_ros.export.from_checkpoint import export_checkpoint
+
+    monkeypatch.setattr(learned_contenders, "_problem_of", lambda graphs: "no compiler")
+    export_checkpoint(network[1], tmp_path, "MIT", (0.01, 0.01, 1.0))
+    matchers, _ = learned_contenders.contenders(LearnedSetting(tmp_path, None, network[1]))
+    rng = np.random.default_rng(0)
+    points, sizes = rng.uniform(0.0, 64.0, (40, 2)).astype(np.float32), np.ones(40, np.float32)
+    descriptors = rng.uniform(0.0, 0.1, (40, 128)).astype(np.float32)
+    given = Features(points, sizes, descriptors, (64, 64), scales=sizes, orientations=sizes)
+    layers_run = {key: matcher.match(given, given).layers_run for key, matcher in matchers.items()}
+    assert layers_run == {key: 3 if key[1] == "all layers" else 1 for key in matchers}
+
+
 class _Finds:
     """A matcher that finds what it is told to."""
 
