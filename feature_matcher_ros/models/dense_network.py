@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -58,7 +59,7 @@ class InterleavedAttention(nn.Module):
         return found * cells
 
 
-class DenseNetwork(nn.Module, Generic[_Config]):
+class DenseNetwork(nn.Module, ABC, Generic[_Config]):
     """A network in the parts that a matcher runs: once for each image, after each round, and for each pair."""
 
     def __init__(self, config: _Config, layers: Iterable[nn.Module]) -> None:
@@ -68,6 +69,7 @@ class DenseNetwork(nn.Module, Generic[_Config]):
         num_heads = config.rounds - 1 if config.has_confidence else 0
         self.token_confidence = nn.ModuleList(nn.Linear(config.width, 1) for _ in range(num_heads))
 
+    @abstractmethod
     def encode(self, image: Tensor, cells: Tensor) -> dict[str, Tensor]:
         """All that depends on one image alone, the first attention within it included.
 
@@ -75,7 +77,6 @@ class DenseNetwork(nn.Module, Generic[_Config]):
         (B, 1, H / 8, W / 8) is 1 where there is content. Returns ``state`` (B, C, H / 8, W / 8) and the maps of
         ``config.maps``.
         """
-        raise NotImplementedError
 
     def round(self, number: int, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Pair:
         """The states after one more round of attention; the first one begins where ``encode`` ends."""
@@ -94,9 +95,9 @@ class DenseNetwork(nn.Module, Generic[_Config]):
         """Logarithms (B, L, S) of the probabilities that two cells match."""
         return log_dual_softmax(self.logits(state0, state1, cells0, cells1))
 
+    @abstractmethod
     def refine(self, encoded: EncodedPair, states: Pair, pairs: CellPairs) -> Pair:
         """Where the points (M, 2) of pairs of cells lie, in pixels from the places of these."""
-        raise NotImplementedError
 
 
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -118,8 +119,8 @@ def loaded(network: _Network, tensors: Mapping[str, Tensor], method: str) -> _Ne
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise WeightsError(
-            f"the checkpoint is not one of {method}: give the file that its authors published, or one that "
-            f"feature-matcher train wrote ({' '.join(str(error).split())[:200]})."
+            f"the checkpoint is not one of {method} ({' '.join(str(error).split())[:200]}): give the file that its "
+            "authors published."
         ) from error
     return network.eval().requires_grad_(False)
 
