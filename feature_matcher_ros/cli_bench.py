@@ -75,6 +75,7 @@ def _bench_dense(setting: Any, output: Path) -> None:
 
 def _bench_learned(setting: Any, output: Path, plot: Path | None) -> None:
     from feature_matcher_ros.evaluation.benchmark import write_benchmark
+    from feature_matcher_ros.evaluation.budget_benchmark import budget_table
     from feature_matcher_ros.evaluation.learned_benchmark import learned_table, run_learned_benchmark
 
     with progress_bar("learned matcher") as on_progress:
@@ -90,6 +91,7 @@ def _bench_learned(setting: Any, output: Path, plot: Path | None) -> None:
     )
     for note in benchmark.notes:
         console.print(note, markup=False, highlight=False)
+    print_table(*budget_table(benchmark.budgets), title="with a budget of half the time of all layers")
     write_benchmark(benchmark, output)
     console.print(f"wrote {output}")
     if plot is not None:

@@ -16,8 +16,10 @@ import numpy as np
 
 from feature_matcher_ros.datatypes import Matches
 from feature_matcher_ros.evaluation.benchmark_machine import MatrixProduct, limited_process, machine_line
+from feature_matcher_ros.evaluation.budget_benchmark import BudgetRow, measure_budget
 from feature_matcher_ros.evaluation.learned_contenders import (
     ALL_LAYERS,
+    ONNX,
     TORCH,
     Key,
     LearnedSetting,
@@ -62,6 +64,7 @@ class LearnedBenchmark:
     best_gemm_gflops: float
     notes: tuple[str, ...]
     rows: tuple[LearnedRow, ...]
+    budgets: tuple[BudgetRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class _Measured:
     """What a process has to say of one number of keypoints."""
 
     rows: tuple[LearnedRow, ...]
+    budget: BudgetRow
     gemm_gflops: tuple[float, ...]
     notes: tuple[str, ...]
 
@@ -115,6 +119,7 @@ def run_learned_benchmark(
         best_gemm_gflops=max(gemm),
         notes=measured[0].notes,
         rows=tuple(row for part in measured for row in part.rows),
+        budgets=tuple(part.budget for part in measured),
     )
 
 
@@ -165,8 +170,10 @@ def _measure(setting: LearnedSetting, size: int) -> _Measured:
     require_same_matches(matchers, pairs[0])
     turns, gemm = _take_turns(matchers, pairs, setting)
     num_points = float(np.mean([len(features) for pair in pairs for features in pair]))
-    rows = [_row(key, size, num_points, turns, gemm) for key in matchers]
-    return _Measured(tuple(rows), tuple(gemm), notes)
+    rows = {key: _row(key, size, num_points, turns, gemm) for key in matchers}
+    full = (ONNX, ALL_LAYERS)
+    budget = measure_budget(matchers[full], pairs, size, rows[full].median_ms)
+    return _Measured(tuple(rows.values()), budget, tuple(gemm), notes)
 
 
 def _take_turns(

@@ -17,6 +17,7 @@ from feature_matcher_ros.datatypes import Features, Matches
 from feature_matcher_ros.errors import MatcherError, OutputError
 from feature_matcher_ros.evaluation import learned_benchmark, learned_contenders
 from feature_matcher_ros.evaluation.benchmark_machine import MatrixProduct
+from feature_matcher_ros.evaluation.budget_benchmark import budget_table, measure_budget
 from feature_matcher_ros.evaluation.learned_benchmark import LearnedBenchmark, LearnedRow, learned_table, network_gflop
 from feature_matcher_ros.evaluation.learned_benchmark_plot import plot_learned_benchmark
 from feature_matcher_ros.evaluation.learned_contenders import MODES, LearnedSetting, require_same_matches
@@ -25,7 +26,7 @@ from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, Stage
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 
 ROW = LearnedRow("onnx", "all layers", 512, 500.0, 4, 5.5, 40.0, 70.0, 1.5, None, 60.0, 0.5)
-BENCHMARK = LearnedBenchmark("a machine", "lightglue net", "sift", ("pairs",), 2, 120.0, 140.0, ("a note",), (ROW,))
+BENCHMARK = LearnedBenchmark("a machine", "lightglue net", "sift", ("pairs",), 2, 120.0, 140.0, ("a note",), (ROW,), ())
 
 
 def test_the_arithmetic_of_a_pass_is_that_of_its_products() -> None:
@@ -107,6 +108,19 @@ def test_all_contenders_take_turns_on_the_same_points(
         assert (row.over_all_layers is None) == (row.mode == "all layers")
 
 
+def test_a_budget_is_measured_on_the_network_itself(network: tuple[Path, Path], pairs: Path) -> None:
+    setting = LearnedSetting(network[0], None, None, (pairs,), keypoints=(60,))
+    matcher = learned_contenders.contenders(setting)[0]["onnx", "all layers"]
+    before, points = matcher.rules, learned_contenders.point_pairs(setting, 60)
+    ample, tiny = (measure_budget(matcher, points, 60, all_layers_ms) for all_layers_ms in (1e6, 1e-6))
+    assert (ample.layers_run, ample.over_budget) == (3.0, 0.0)
+    assert (tiny.layers_run, tiny.over_budget) == (1.0, 1.0)  # no less than a layer, as there must be matches
+    assert ample.num_turns == tiny.num_turns == 200 and ample.median_ms <= ample.p99_ms
+    assert matcher.rules == before
+    header, rows = budget_table([ample])
+    assert dict(zip(header, rows[0], strict=True))["budget ms"] == "500000.0"
+
+
 def test_torch_stops_by_the_thresholds_of_the_graphs(
     network: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,4 +186,5 @@ def test_the_command_times_the_graphs_alone_where_there_are_no_weights(
     content = json.loads((tmp_path / "bench.json").read_text())
     assert [row["max_keypoints"] for row in content["rows"]] == [20] * 3 + [40] * 3
     assert (content["num_threads"], content["pairs"], content["extractor"]) == (1, ["pairs"], "sift")
-    assert (tmp_path / "cost.png").is_file()
+    assert [row["max_keypoints"] for row in content["budgets"]] == [20, 40]
+    assert "with a budget of half" in printed and (tmp_path / "cost.png").is_file()
