@@ -43,9 +43,10 @@ def export(
         ) from error
     thresholds = configured(calibration, None).matcher.confidence_thresholds
     for name in weights:
-        path = Path(name) if Path(name).suffix else verify_weights(published_weights(name), default_weights_folder())
+        pulled = None if Path(name).suffix else published_weights(name)
+        path = Path(name) if pulled is None else verify_weights(pulled, default_weights_folder())
         folder = output / path.stem
-        manifest = export_checkpoint(path, folder, licence, thresholds)
+        manifest = export_checkpoint(path, folder, licence, thresholds, pulled)
         largest = max(graph.max_difference for graph in manifest.graphs.values())
         typer.echo(f"{folder}: {manifest.method}, {len(manifest.graphs)} graphs, within {largest:.1e} of the network")
         typer.echo(f"licence of the weights: {manifest.licence}")

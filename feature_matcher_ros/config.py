@@ -25,7 +25,7 @@ _YAML_HEADER = """\
 # Every parameter of the front-end, with its default; what a file leaves out keeps its default.
 # Read by `feature-matcher replay --config FILE` and by the node's `--ros-args --params-file FILE`.
 """
-_MATCHERS = ("mutual_nearest", "lightglue", "efficient_loftr", "loftr")
+_MATCHERS = ("mutual_nearest", "lightglue", "superglue", "efficient_loftr", "loftr")
 RUNTIMES = ("auto", "onnx", "tensorrt")
 
 

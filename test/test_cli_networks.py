@@ -135,6 +135,27 @@ def test_a_published_licence_stays_what_it_is(
     assert code == 0 and "licence of the weights: BSD-3-Clause" in out
 
 
+def test_the_licence_of_pulled_weights_is_known_without_a_checksum(
+    published: PublishedWeights, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SuperGlue's terms must reach whoever uses the graphs, though nobody published a checksum."""
+    pytest.importorskip("torch", reason="the export needs torch: pip install feature_matcher_ros[torch]")
+    from random_network import write_random_network
+
+    weights = write_random_network(tmp_path / "random", LightGlueConfig(32, 16, 2, 1))
+    entry = replace(published, url=weights.as_uri(), sha256=None, licence="for research only")
+    for module in (cli_networks, weights_module):
+        monkeypatch.setattr(module, "PUBLISHED_WEIGHTS", (entry,))
+    code, out, _ = feature_matcher(capsys, "weights", "pull", "net")
+    assert code == 0 and "licence of the weights: for research only" in out
+    code, out, _ = feature_matcher(capsys, "export", "net", "-o", tmp_path)
+    assert code == 0 and "licence of the weights: for research only" in out
+    manifest = json.loads((tmp_path / "net" / "manifest.json").read_text())
+    assert (manifest["weights"], manifest["licence"], manifest["source"]) == ("net", entry.licence, entry.url)
+    code, _, err = feature_matcher(capsys, "export", "net", "-o", tmp_path, "--licence", "MIT")
+    assert code == 1 and "whose licence is for research only; leave out --licence" in err
+
+
 def test_a_rule_of_the_matcher_can_be_switched_off() -> None:
     rules = lightglue_rules(MatcherConfig())
     assert (rules.stop.depth_confidence, rules.prune.width_confidence) == (0.95, 0.99)

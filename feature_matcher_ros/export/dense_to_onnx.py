@@ -181,11 +181,11 @@ def _checked(
         for num_matches in _CHECK_MATCHES:
             for name, given, expected in _run(stages, specs, config, sizes, num_matches):
                 found = _arrays(opened[name].run(given))
-                differences[name] = max(differences[name], _difference(name, found, expected))
+                differences[name] = max(differences[name], largest_difference(name, found, expected))
     return differences
 
 
-def _difference(name: str, found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float:
+def largest_difference(name: str, found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float:
     """The largest difference of two outputs of a graph, relative to the largest value; of what is chosen alike.
 
     Raises:

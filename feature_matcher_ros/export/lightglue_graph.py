@@ -18,15 +18,20 @@ from enum import Enum
 import numpy as np
 import onnx
 import torch
-from numpy.typing import NDArray
 
+from feature_matcher_ros.export.attention_graph import (
+    BothImages,
+    Weights,
+    as_array,
+    behind_projection,
+    fused_attention,
+    linear_weights,
+    log_sum_exp,
+)
 from feature_matcher_ros.export.graph_builder import GraphBuilder
 from feature_matcher_ros.matchers.lightglue_graphs import embed_spec, head_spec, stage_spec
 from feature_matcher_ros.models.lightglue import CrossAttention, Layer, LightGlueModel, SelfAttention
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
-
-Weights = NDArray[np.float64]
-_TO_THE_END = 2**62  # as the end of a slice
 
 
 class Operators(str, Enum):
@@ -41,8 +46,8 @@ def embed_graph(model: LightGlueModel) -> onnx.ModelProto:
     build = GraphBuilder()
     state = "descriptors"
     if isinstance(model.input_proj, torch.nn.Linear):
-        state = build.linear(state, *_linear(model.input_proj))
-    frequencies = build.weights(_array(model.posenc.Wr.weight).T)
+        state = build.linear(state, *linear_weights(model.input_proj))
+    frequencies = build.weights(as_array(model.posenc.Wr.weight).T)
     angles = build.op("MatMul", "positions", frequencies)
     outputs = (state, build.op("Cos", angles), build.op("Sin", angles))
     return build.build("embed", embed_spec(model.config), outputs)
@@ -69,18 +74,14 @@ def head_graph(model: LightGlueModel, layer: int) -> onnx.ModelProto:
     build, assignment = GraphBuilder(), model.log_assignment[str(layer)]
     rows = build.op("Concat", "rows0", "rows1", axis=0)
     state = build.op("Gather", "state", rows, axis=0)
-    weight, bias = _linear(assignment.final_proj)
-    both = _BothImages(build)
+    weight, bias = linear_weights(assignment.final_proj)
+    both = BothImages(build, "rows0")
     vectors0, vectors1 = both.split(build.linear(state, weight * assignment.scale, bias * assignment.scale))
-    logits = build.linear(state, *_linear(assignment.matchability))  # (points, 1)
+    logits = build.linear(state, *linear_weights(assignment.matchability))  # (points, 1)
     log_matchability = build.op("Neg", build.op("Softplus", build.op("Neg", logits)))
     log0, log1 = both.split(log_matchability)
     similarity = build.op("Gemm", vectors0, vectors1, transB=1)
-    largest = build.op("ReduceMax", similarity, build.integers(0), keepdims=1)  # of each column
-    total = build.op("ReduceSum", build.op("Exp", build.op("Sub", similarity, largest)), build.integers(0), keepdims=1)
-    of_column = build.op(
-        "Sub", build.op("Transpose", log1, perm=[1, 0]), build.op("Add", build.op("Log", total), largest)
-    )
+    of_column = build.op("Sub", build.op("Transpose", log1, perm=[1, 0]), log_sum_exp(build, similarity, axis=0))
     pairs = build.op("Add", build.op("LogSoftmax", similarity, axis=1), build.op("Add", similarity, of_column))
     pairs = build.op("Add", pairs, log0)
     outputs = (
@@ -91,22 +92,6 @@ def head_graph(model: LightGlueModel, layer: int) -> onnx.ModelProto:
     return build.build(f"head_{layer + 1}", head_spec(model.config), outputs)
 
 
-class _BothImages:
-    """Cuts a tensor of the points of both images in two."""
-
-    def __init__(self, build: GraphBuilder) -> None:
-        self._build = build
-        self._zero, self._end = build.integers(0), build.integers(_TO_THE_END)
-        self._num_points0 = build.op("Shape", "rows0")
-
-    def split(self, tensor: str) -> tuple[str, str]:
-        first = self._build.op("Slice", tensor, self._zero, self._num_points0, self._zero)
-        return first, self._build.op("Slice", tensor, self._num_points0, self._end, self._zero)
-
-    def join(self, tensor0: str, tensor1: str) -> str:
-        return self._build.op("Concat", tensor0, tensor1, axis=0)
-
-
 class _LayerWriter:
     """Writes layers into one graph; ``angles`` are the cosines and sines of all points."""
 
@@ -114,7 +99,7 @@ class _LayerWriter:
         self, build: GraphBuilder, config: LightGlueConfig, operators: Operators, angles: tuple[str, str]
     ) -> None:
         self._build, self._config = build, config
-        self._both = _BothImages(build)
+        self._both = BothImages(build, "rows0")
         self._is_fused = operators is Operators.ONNX_RUNTIME
         self._angles = (
             angles if self._is_fused else tuple(build.op("Unsqueeze", t, build.integers(1, 2)) for t in angles)
@@ -131,34 +116,29 @@ class _LayerWriter:
         values0, values1 = self._both.split(self._build.linear(state, *value))
         (query0, query1), (key0, key1) = map(self._both.split, self._build.halves(turned, axis=1))
         context = self._both.join(self._attend(query0, key0, values0), self._attend(query1, key1, values1))
-        return self._update(state, context, _linear(module.out_proj), module.ffn)
+        return self._update(state, context, linear_weights(module.out_proj), module.ffn)
 
     def _cross_attention(self, state: str, module: CrossAttention) -> str:
-        weight, bias = _linear(module.to_qk)
+        weight, bias = linear_weights(module.to_qk)
         key0, key1 = self._both.split(self._build.linear(state, weight * module.scale, bias * module.scale))
-        values0, values1 = self._both.split(self._build.linear(state, *_linear(module.to_v)))
+        values0, values1 = self._both.split(self._build.linear(state, *linear_weights(module.to_v)))
         context = self._both.join(self._attend(key0, key1, values1), self._attend(key1, key0, values0))
-        return self._update(state, context, _linear(module.to_out), module.ffn)
+        return self._update(state, context, linear_weights(module.to_out), module.ffn)
 
     def _update(self, state: str, context: str, projection: tuple[Weights, Weights], ffn: torch.nn.Sequential) -> str:
         """Add to the state what the feed-forward network makes of it and the projected context."""
-        build, width = self._build, self._config.width
-        (weight, bias), (project, shift) = _linear(ffn[0]), projection
-        of_state, of_message = weight[:, :width], weight[:, width:]
-        folded = np.hstack((of_state, of_message @ project)), bias + of_message @ shift
+        build = self._build
+        folded = behind_projection(linear_weights(ffn[0]), projection, self._config.width)
         hidden = build.linear(build.op("Concat", state, context, axis=1), *folded)
-        scale, offset = build.weights(_array(ffn[1].weight)), build.weights(_array(ffn[1].bias))
+        scale, offset = build.weights(as_array(ffn[1].weight)), build.weights(as_array(ffn[1].bias))
         hidden = build.op("LayerNormalization", hidden, scale, offset, axis=-1, epsilon=ffn[1].eps)
-        return build.op("Add", state, build.linear(build.op("Gelu", hidden), *_linear(ffn[3])))
+        return build.op("Add", state, build.linear(build.op("Gelu", hidden), *linear_weights(ffn[3])))
 
     def _attend(self, query: str, key: str, value: str) -> str:
         """Attention of (N, width) to (M, width), already scaled."""
         build = self._build
         if self._is_fused:
-            batch = build.integers(0)
-            inputs = (build.op("Unsqueeze", tensor, batch) for tensor in (query, key, value))
-            context = build.fused_op("MultiHeadAttention", *inputs, num_heads=self._config.heads, scale=1.0)
-            return build.op("Squeeze", context, batch)
+            return fused_attention(build, query, key, value, self._config.heads)
         similarity = build.op("MatMul", self._by_head(query, [1, 0, 2]), self._by_head(key, [1, 2, 0]))
         context = build.op("MatMul", build.op("Softmax", similarity, axis=-1), self._by_head(value, [1, 0, 2]))
         joined = build.op("Transpose", context, perm=[1, 0, 2])  # (N, heads, head_size)
@@ -187,14 +167,14 @@ class _LayerWriter:
 
 def _certainty(build: GraphBuilder, model: LightGlueModel, layer: int, state: str) -> str:
     """(confidence, matchability) of each point after a layer."""
-    weight0, bias0 = _linear(model.token_confidence[layer].token[0])
-    weight1, bias1 = _linear(model.log_assignment[str(layer)].matchability)
+    weight0, bias0 = linear_weights(model.token_confidence[layer].token[0])
+    weight1, bias1 = linear_weights(model.log_assignment[str(layer)].matchability)
     return build.op("Sigmoid", build.linear(state, np.concatenate((weight0, weight1)), np.concatenate((bias0, bias1))))
 
 
 def _split_packed(module: SelfAttention, config: LightGlueConfig) -> list[tuple[Weights, Weights]]:
     """Weights and biases of queries, keys and values; the channels of the first two with even ones before odd ones."""
-    weight, bias = _linear(module.Wqkv)
+    weight, bias = linear_weights(module.Wqkv)
     by_channel = weight.reshape(config.heads, config.head_size, 3, -1), bias.reshape(config.heads, config.head_size, 3)
     even_then_odd = np.concatenate((np.arange(0, config.head_size, 2), np.arange(1, config.head_size, 2)))
     orders = (even_then_odd, even_then_odd, np.arange(config.head_size))
@@ -202,12 +182,3 @@ def _split_packed(module: SelfAttention, config: LightGlueConfig) -> list[tuple[
         (by_channel[0][:, order, part].reshape(config.width, -1), by_channel[1][:, order, part].reshape(-1))
         for part, order in enumerate(orders)
     ]
-
-
-def _linear(module: torch.nn.Linear) -> tuple[Weights, Weights]:
-    return _array(module.weight), _array(module.bias)
-
-
-def _array(tensor: torch.Tensor) -> Weights:
-    array: Weights = tensor.detach().cpu().double().numpy()
-    return array

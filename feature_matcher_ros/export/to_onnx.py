@@ -62,21 +62,33 @@ def export_lightglue(
     ends = checked_stage_ends(model.config, stage_ends)
     if confidence_thresholds:
         require_fitting_thresholds(confidence_thresholds, model.config.layers)
-    graphs = _graphs(model, ends, operators)
+    write_graphs(_graphs(model, ends, operators), folder)
+    entries = _checked_entries(model, ends, folder)
+    network = network_entry(model.config, ends, confidence_thresholds)
+    manifest = Manifest(
+        METHOD, origin.weights, origin.licence, origin.source, operators.value, network, entries, exporter_versions()
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def write_graphs(graphs: Mapping[str, onnx.ModelProto], folder: Path) -> None:
+    """Save graphs by their names into a folder, which is made if it is not there.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, graph in graphs.items():
             onnx.save(graph, str(folder / f"{name}.onnx"))
     except OSError as error:
         raise OutputError(f"cannot write the graphs to {folder} ({error}): choose a writable folder.") from error
-    entries = _checked_entries(model, ends, folder)
-    versions = {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
-    network = network_entry(model.config, ends, confidence_thresholds)
-    manifest = Manifest(
-        METHOD, origin.weights, origin.licence, origin.source, operators.value, network, entries, versions
-    )
-    write_manifest(folder, manifest)
-    return manifest
+
+
+def exporter_versions() -> dict[str, str]:
+    """Those of the programs that export."""
+    return {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
 
 
 def _graphs(model: LightGlueModel, ends: Sequence[int], operators: Operators) -> dict[str, onnx.ModelProto]:

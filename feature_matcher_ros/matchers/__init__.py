@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from feature_matcher_ros.config import FrontEndConfig, MatcherConfig
 from feature_matcher_ros.errors import ConfigError, RuntimeLoadError
 from feature_matcher_ros.extractors import create_extractor
@@ -15,6 +17,9 @@ from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules, re
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.matchers.mutual_nearest import MutualNearest
+from feature_matcher_ros.matchers.superglue import SuperGlue
+from feature_matcher_ros.matchers.superglue_graphs import METHOD as SUPERGLUE
+from feature_matcher_ros.matchers.superglue_graphs import open_superglue
 from feature_matcher_ros.models.dense_config import DENSE_METHODS
 from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 
@@ -34,23 +39,30 @@ def create_matcher(config: FrontEndConfig) -> Matcher:
         return MutualNearest(extractor, config.matcher)
     if config.matcher.name == "lightglue":
         return _lightglue(extractor, config.matcher)
-    known = ", ".join(("mutual_nearest", "lightglue", *DENSE_METHODS))
+    if config.matcher.name == SUPERGLUE:
+        return _superglue(extractor, config.matcher)
+    known = ", ".join(("mutual_nearest", "lightglue", SUPERGLUE, *DENSE_METHODS))
     raise ConfigError(f"matcher.name = '{config.matcher.name}' is unknown: choose from {known}.")
 
 
 def _detector_free(config: MatcherConfig) -> DetectorFree:
-    if not config.graphs:
-        raise ConfigError(
-            f"matcher.name = {config.name} needs a network and none ships: give matcher.graphs the folder of one that "
-            "feature-matcher export wrote of its authors' weights."
-        )
-    graphs = open_dense(Path(config.graphs), config.coarse == OPTIMIZED, num_threads=config.num_threads)
+    graphs = open_dense(_given_graphs(config), config.coarse == OPTIMIZED, num_threads=config.num_threads)
     if graphs.config.method != config.name:
         raise RuntimeLoadError(
             f"{config.graphs} holds the graphs of '{graphs.config.method}', not of {config.name}: set matcher.name = "
             f"{graphs.config.method}, or give another folder."
         )
     return DetectorFree(graphs, dense_rules(config))
+
+
+def _given_graphs(config: MatcherConfig) -> Path:
+    """The folder of a network of a method of which none ships."""
+    if not config.graphs:
+        raise ConfigError(
+            f"matcher.name = {config.name} needs a network and none ships: give matcher.graphs the folder of one that "
+            "feature-matcher export wrote of its authors' weights."
+        )
+    return Path(config.graphs)
 
 
 def dense_rules(config: MatcherConfig) -> DenseRules:
@@ -74,6 +86,8 @@ def follow_config(matcher: Matcher, config: MatcherConfig) -> None:
         matcher.follow(lightglue_rules(config))
     elif isinstance(matcher, MutualNearest):
         matcher.follow(config)
+    elif isinstance(matcher, SuperGlue):
+        matcher.follow(config.min_score)
 
 
 def _lightglue(extractor: Extractor, config: MatcherConfig) -> LightGlue:
@@ -81,6 +95,13 @@ def _lightglue(extractor: Extractor, config: MatcherConfig) -> LightGlue:
     graphs = open_lightglue(folder, config.runtime, config.num_threads)
     require_fitting_points(extractor, graphs.config)
     return LightGlue(extractor, graphs, lightglue_rules(config))
+
+
+def _superglue(extractor: Extractor, config: MatcherConfig) -> SuperGlue:
+    graphs = open_superglue(_given_graphs(config), config.runtime, config.num_threads)
+    matcher = SuperGlue(extractor, graphs, config.min_score)
+    matcher.extract(np.zeros((64, 64), np.uint8))  # no points, but descriptors of the kind that there will be
+    return matcher
 
 
 def lightglue_rules(config: MatcherConfig) -> LightGlueRules:

@@ -20,7 +20,7 @@ from feature_matcher_ros.matchers.adaptive import (
 )
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, Stage
 from feature_matcher_ros.matchers.lightglue_pass import LightGluePass, NetworkInput
-from feature_matcher_ros.matchers.matcher import require_finite
+from feature_matcher_ros.matchers.matcher import require_descriptors, require_finite
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 
 
@@ -161,11 +161,7 @@ def network_input(features: Features, config: LightGlueConfig) -> NetworkInput:
         MatcherError: the features are not of the kind that the network was trained for, or not finite.
     """
     descriptors = _as_vectors(features)
-    if descriptors.dtype != np.float32 or descriptors.ndim != 2 or descriptors.shape[1] != config.descriptor_size:
-        raise MatcherError(
-            f"descriptors of shape {descriptors.shape} and type {descriptors.dtype} do not fit this LightGlue network, "
-            f"which takes float32 of length {config.descriptor_size}: choose the extractor it was trained for."
-        )
+    require_descriptors(descriptors, config.descriptor_size, "LightGlue")
     size = np.asarray(features.image_size, np.float32)
     positions = (features.keypoints - size / 2) / (size.max() / 2)
     if config.scale_orientation:

@@ -121,9 +121,8 @@ class LightGluePass:
         with self._timer.stage(HEAD):
             found = head.run({"state": self._tensors["state"], "rows0": self._rows0, "rows1": self._rows1})
             best0, log0, log1 = (np.asarray(found[name]) for name in ("best0", "log_scores0", "log_scores1"))
-            mutual = _best_of_each(best0, log0, np.flatnonzero(log0 >= log1[best0] - _ROUNDING))
-            pairs = np.column_stack((self._points0[mutual], self._points1[best0[mutual]]))
-            self._assigned = pairs, np.minimum(np.exp(log0[mutual]), np.float32(1.0))
+            mutual, scores = mutually_best(best0, log0, log1)
+            self._assigned = np.column_stack((self._points0[mutual], self._points1[best0[mutual]])), scores
         return self._timer.stages_ms[HEAD]
 
     def matches(self, min_score: float) -> tuple[Indices, NDArray[np.float32]]:
@@ -137,6 +136,18 @@ class LightGluePass:
     def _all_rows(self) -> tuple[Indices, Indices]:
         rows = _range(self.num_kept)
         return rows[: len(self._points0)], rows[len(self._points0) :]
+
+
+def mutually_best(
+    best0: NDArray[np.int64], log_scores0: NDArray[np.float32], log_scores1: NDArray[np.float32]
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Points (M,) of image 0 that are likeliest for the likeliest of image 1, in ascending order, and how likely.
+
+    ``best0`` and ``log_scores0`` (N0,) are the likeliest partner of every point of image 0 and the logarithm of how
+    likely it is, ``log_scores1`` (N1,) likewise of image 1.
+    """
+    mutual = _best_of_each(best0, log_scores0, np.flatnonzero(log_scores0 >= log_scores1[best0] - _ROUNDING))
+    return mutual, np.minimum(np.exp(log_scores0[mutual]), np.float32(1.0))
 
 
 def _best_of_each(

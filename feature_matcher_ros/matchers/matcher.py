@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import Features, Image, Matches
 from feature_matcher_ros.errors import FrameError, MatcherError
@@ -59,3 +60,16 @@ def require_finite(features: Features) -> Features:
             "the image or the extractor's weights are damaged, replace them."
         )
     return features
+
+
+def require_descriptors(descriptors: NDArray[np.generic], length: int, network: str) -> None:
+    """Check that descriptors are (N, length) of float32.
+
+    Raises:
+        MatcherError: they are not.
+    """
+    if descriptors.dtype != np.float32 or descriptors.ndim != 2 or descriptors.shape[1] != length:
+        raise MatcherError(
+            f"descriptors of shape {descriptors.shape} and type {descriptors.dtype} do not fit this {network} network, "
+            f"which takes float32 of length {length}: choose the extractor it was trained for."
+        )

@@ -22,6 +22,8 @@ _XFEAT = (
     "https://raw.githubusercontent.com/verlab/accelerated_features/e92685f57f8318b18725c5c8c0bd28c7fe188d9a/weights/"
 )
 _ALIKED = "https://raw.githubusercontent.com/Shiaoming/ALIKED/683d7c65197395c0b3f01ebe76e1084a27e73a65/models/"
+_SUPERGLUE = "https://raw.githubusercontent.com/magicleap/SuperGluePretrainedNetwork/master/models/weights/"
+_MAGIC_LEAP = "Magic Leap: academic or non-profit, non-commercial research use only"
 _DISK = "https://raw.githubusercontent.com/cvlab-epfl/disk/master/"
 
 
@@ -99,8 +101,10 @@ PUBLISHED_WEIGHTS = (
         "superpoint",
         _LIGHTGLUE + "superpoint_v1.pth",
         "52b6708629640ca883673b5d5c097c4ddad37d8048b33f09c8ca0d69db12c40e",
-        "Magic Leap: academic or non-profit, non-commercial research use only",
+        _MAGIC_LEAP,
     ),
+    PublishedWeights("superglue_indoor", _SUPERGLUE + "superglue_indoor.pth", None, _MAGIC_LEAP),
+    PublishedWeights("superglue_outdoor", _SUPERGLUE + "superglue_outdoor.pth", None, _MAGIC_LEAP),
     PublishedWeights(
         "loftr_outdoor", "https://huggingface.co/kornia/loftr/resolve/main/loftr_outdoor.ckpt", None, "Apache-2.0"
     ),

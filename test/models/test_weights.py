@@ -36,6 +36,11 @@ def test_the_table_is_complete() -> None:
         published_weights("superglu")
 
 
+def test_what_belongs_to_magic_leap_is_for_research_only() -> None:
+    for name in ("superpoint", "superglue_indoor", "superglue_outdoor"):
+        assert "non-commercial research use only" in published_weights(name).licence
+
+
 def test_pulled_weights_are_verified_and_pulled_once(published: PublishedWeights, tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "weights"
     with pytest.raises(WeightsError, match="weights pull net"):
