@@ -175,11 +175,12 @@ def test_nothing_is_computed_for_a_topic_without_subscribers(
     for module, names in (
         (topics, ["cloud_from_result", "relative_pose_message", "odometry_message", "keyframe_message"]),
         (topics, ["diagnostics_message", "transform_message"]),
-        (outputs, ["draw_matches", "path_message", "marker_message", "compressed_image_message", "image_message"]),
+        (outputs, ["draw_matches", "marker_message", "compressed_image_message", "image_message"]),
     ):
         for name in names:
             monkeypatch.setattr(module, name, refuse(name))
-    monkeypatch.setattr(outputs.VinsFeatures, "message", refuse("VinsFeatures.message"))
+    for kind in (outputs.VinsFeatures, outputs.LivePath):
+        monkeypatch.setattr(kind, "message", refuse(f"{kind.__name__}.message"))
     front_end = FrontEnd(override(FrontEndConfig(), {"extractor.name": "orb", "keyframes.match_every_frame": True}))
     config = NodeConfig(publish_tf=True, publish_unscaled=True, publish_vins_features=True)
     with DdsGraph(NodeName("quiet")) as graph, DdsGraph(NodeName("listener")) as listener:
