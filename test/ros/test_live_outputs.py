@@ -52,11 +52,13 @@ def of_camera(topic: Topic, namespace: str) -> Topic:
     return Topic(topic.name.replace("~", f"~/{namespace}"), topic.type_name)
 
 
-def test_two_cameras_turned_and_masked_show_all_they_have(frames: list[Frame], tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_two_cameras_turned_and_masked_show_all_they_have(adapter: str, frames: list[Frame], tmp_path: Path) -> None:
     mask = np.zeros((240, 320), np.uint8)
     mask[:, :240] = 255
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
     node = LiveNode(
+        adapter=adapter,
         **settings(node__namespaces="front,rear", node__mount_rotation_deg=90, node__mask=tmp_path / "mask.png"),
         node__publish_vins_features=True,
         node__publish_unscaled=True,
