@@ -31,7 +31,7 @@ from feature_matcher_ros.ros.rclpy_launch import (
 )
 
 SENSORS = {"auto": None, "mono": Modality.MONO, "stereo": Modality.STEREO, "rgbd": Modality.RGBD}
-DELAY_S = 3.0  # that the node is given to load its networks before the bag begins
+DELAY_S = 4.0  # before the bag begins, for the node to load its networks and for both to find each other
 LAST_FRAMES_S = 2.0  # that it is given when the bag has ended
 
 ARGUMENTS = [
@@ -67,7 +67,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             PythonLaunchDescriptionSource(str(SHARE / "launch" / "front_end.launch.py")),
             launch_arguments=list(arguments.items()),
         ),
-        TimerAction(period=DELAY_S, actions=[player]),
+        player,
     ]
     if given["rviz"] != "true":
         end = TimerAction(period=LAST_FRAMES_S, actions=[Shutdown(reason="the bag has ended")])
@@ -100,5 +100,5 @@ def _topics(given: dict[str, str]) -> dict[str, str]:
 
 
 def _player(given: dict[str, str]) -> ExecuteProcess:
-    command = ["ros2", "bag", "play", given["bag"], "--clock", "200", "--rate", given["rate"]]
+    command = ["ros2", "bag", "play", given["bag"], "--clock", "200", "--rate", given["rate"], "--delay", str(DELAY_S)]
     return ExecuteProcess(cmd=[*command, *(["--loop"] if given["loop"] == "true" else [])], output="screen")

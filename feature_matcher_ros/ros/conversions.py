@@ -108,11 +108,14 @@ def transform_message(make: MessageFactory, result: FrontEndResult, odom_frame_i
 
 def path_message(make: MessageFactory, poses: Iterable[tuple[int, Float]], stamp_ns: int, odom_frame_id: str) -> Any:
     """The keyframes of a segment as pairs of ``stamp_ns`` and ``odom_from_cam``."""
-    stamped = [
-        make("geometry_msgs/msg/PoseStamped", header=make_header(make, t, odom_frame_id), pose=make_pose(make, pose))
-        for t, pose in poses
-    ]
-    return make("nav_msgs/msg/Path", header=make_header(make, stamp_ns, odom_frame_id), poses=stamped)
+    placed = [place_message(make, pose_ns, pose, odom_frame_id) for pose_ns, pose in poses]
+    return make("nav_msgs/msg/Path", header=make_header(make, stamp_ns, odom_frame_id), poses=placed)
+
+
+def place_message(make: MessageFactory, stamp_ns: int, pose: Float, odom_frame_id: str) -> Any:
+    """One pose of a path."""
+    header = make_header(make, stamp_ns, odom_frame_id)
+    return make("geometry_msgs/msg/PoseStamped", header=header, pose=make_pose(make, pose))
 
 
 def keyframe_message(make: MessageFactory, result: FrontEndResult) -> Any:

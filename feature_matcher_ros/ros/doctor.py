@@ -6,12 +6,13 @@ import os
 import platform
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from feature_matcher_ros.errors import FeatureMatcherError
+from feature_matcher_ros.errors import FeatureMatcherError, RuntimeLoadError
 from feature_matcher_ros.evaluation.bag_file import BagFile
 from feature_matcher_ros.node_config import NodeConfig
 from feature_matcher_ros.ros.camera_input import CameraInput
@@ -22,6 +23,8 @@ from feature_matcher_ros.ros.names import NodeName
 from feature_matcher_ros.ros.server import camera_namespaces
 from feature_matcher_ros.ros.startup_check import explain_silence, explain_topic
 from feature_matcher_ros.ros.synchronizer import Bundle
+from feature_matcher_ros.runtimes.engine_cache import default_engine_folder
+from feature_matcher_ros.runtimes.engine_manifest import read_engine_manifest
 
 _PACKAGES = (
     *("feature_matcher_ros", "numpy", "opencv-python-headless", "opencv-python", "poselib", "onnxruntime"),
@@ -49,6 +52,7 @@ def environment_rows() -> list[tuple[str, str]]:
     rows += [(name, found) for name in _PACKAGES if (found := _version(name)) is not None]
     gpu = next((device for device in _GPU_DEVICES if Path(device).exists()), None)
     rows.append(("GPU", "none found" if gpu is None else gpu))
+    rows.append(("engines", _engines(default_engine_folder())))
     return rows + [(name, os.environ[name]) for name in _VARIABLES if name in os.environ]
 
 
@@ -127,6 +131,22 @@ def _offers(wanted: InputTopic, endpoints: Sequence[Endpoint]) -> str:
     here = [endpoint for endpoint in endpoints if endpoint.topic == wanted.topic]
     kinds = sorted({"recorded" if endpoint.qos is None else str(endpoint.qos) for endpoint in here})
     return f"{len(here)} ({', '.join(kinds)})" if here else "none"
+
+
+def _engines(folder: Path) -> str:
+    """How many engines are kept there, and for which GPUs."""
+    kinds = Counter(map(_engine_kind, sorted(folder.glob("*/*.json"))))
+    return f"{', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'none'} in {folder}"
+
+
+def _engine_kind(manifest: Path) -> str:
+    try:
+        source = read_engine_manifest(manifest).source
+    except RuntimeLoadError:
+        return "that cannot be read"
+    environment = source.environment
+    gpus = ", ".join(environment.architectures)
+    return f"of {environment.library} {environment.version} in {source.precision} for compute capability {gpus}"
 
 
 def _version(name: str) -> str | None:

@@ -24,17 +24,16 @@ def marker_message(
     camera: Camera,
     keyframes: Sequence[Float],
 ) -> Any:
-    """The camera at ``odom_from_cam`` (4, 4), and its keyframes, likewise."""
+    """The camera at ``odom_from_cam`` (4, 4), and its keyframes, likewise; without any, the dots stay as they are."""
     header = make_header(make, stamp_ns, odom_frame_id)
     corners = _pyramid(camera)
     tip = np.zeros(3)
     lines = [end for corner in corners for end in (tip, corner)]
     lines += [end for index in range(4) for end in (corners[index], corners[(index + 1) % 4])]
-    dots = [pose[:3, 3] for pose in keyframes]
-    markers = [
-        _marker(make, header, "camera", _LINE_LIST, odom_from_cam, _LINE_M, _CAMERA_COLOUR, lines),
-        _marker(make, header, "keyframes", _POINTS, np.eye(4), _DOT_M, _KEYFRAME_COLOUR, dots),
-    ]
+    markers = [_marker(make, header, "camera", _LINE_LIST, odom_from_cam, _LINE_M, _CAMERA_COLOUR, lines)]
+    if keyframes:
+        dots = [pose[:3, 3] for pose in keyframes]
+        markers.append(_marker(make, header, "keyframes", _POINTS, np.eye(4), _DOT_M, _KEYFRAME_COLOUR, dots))
     return make("visualization_msgs/msg/MarkerArray", markers=markers)
 
 

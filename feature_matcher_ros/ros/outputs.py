@@ -7,18 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from feature_matcher_ros.datatypes import Float, Frame, FrontEndResult, Image
+from feature_matcher_ros.datatypes import Frame, FrontEndResult, Image
 from feature_matcher_ros.drawing import draw_matches
 from feature_matcher_ros.node_config import NodeConfig
 from feature_matcher_ros.ros.base_frame import BaseFrame, Placed
-from feature_matcher_ros.ros.conversions import (
-    compressed_image_message,
-    image_message,
-    odom_from_cam,
-    path_message,
-)
+from feature_matcher_ros.ros.conversions import compressed_image_message, image_message, odom_from_cam
 from feature_matcher_ros.ros.graph import Graph, Publisher, QosProfile
 from feature_matcher_ros.ros.input_topics import below
+from feature_matcher_ros.ros.live_path import LivePath
 from feature_matcher_ros.ros.markers import marker_message
 from feature_matcher_ros.ros.topics import (
     CORRESPONDENCES,
@@ -41,7 +37,6 @@ from feature_matcher_ros.ros.topics import (
 from feature_matcher_ros.ros.vins_features import VinsFeatures
 
 _OF_THE_BASE = {ODOMETRY, TF}
-_MAX_PATH = 10_000  # poses; a path that is longer loses its beginning
 _KEPT_KEYFRAMES = 10  # images, as many as a lost camera may return to
 
 
@@ -69,8 +64,7 @@ class Outputs:
             for topic in topics
         }
         self._base = BaseFrame(graph, config.base_frame_id) if config.base_frame_id else None
-        self._path: list[tuple[int, Float]] = []
-        self._segment: int | None = None
+        self._path = LivePath(self._options.odom_frame_id)
         self._pictures: dict[int, Image] = {}
         self._vins = VinsFeatures()
         self.num_unsent = 0  # messages that a slow subscriber left no room for
@@ -80,7 +74,7 @@ class Outputs:
         heard = {topic for topic, publisher in self._publishers.items() if publisher.has_subscribers()}
         placed = self._place(result)
         if placed is not None:
-            self._follow_path(placed.result)
+            self._path.follow(placed.result)
             self._publish_single(frame, placed.result, heard & _OF_THE_BASE)
         wanted = (heard - _OF_THE_BASE) | ({DIAGNOSTICS} if STATUS in heard else set())
         self._publish_single(frame, result, wanted)
@@ -110,29 +104,19 @@ class Outputs:
     ) -> list[tuple[Topic, bool, Callable[[], Any]]]:
         """The messages that depend on more than one frame."""
         make, odom, stamp_ns = self._make, self._options.odom_frame_id, result.stamp_ns
-        keyframes = [pose for _, pose in self._path] if MARKERS in heard else []
 
         def markers() -> Any:
             assert placed is not None
             odom_from_camera = odom_from_cam(placed.result) @ placed.base_from_cam
+            keyframes = self._path.poses() if result.is_keyframe else []  # thousands; who draws them remembers them
             return marker_message(make, stamp_ns, odom, odom_from_camera, frame.camera, keyframes)
 
         has_path = placed is not None and result.is_keyframe
         return [
-            (PATH, has_path, lambda: path_message(make, self._path, stamp_ns, odom)),
+            (PATH, has_path, lambda: self._path.message(make, stamp_ns)),
             (MARKERS, placed is not None, markers),
             (VINS_FEATURES, result.matches is not None, lambda: self._vins.message(make, result, frame.camera)),
         ]
-
-    def _follow_path(self, result: FrontEndResult) -> None:
-        if not result.is_keyframe:
-            return
-        assert result.odometry is not None
-        if result.odometry.segment != self._segment:
-            self._path.clear()
-            self._segment = result.odometry.segment
-        self._path.append((result.stamp_ns, odom_from_cam(result)))
-        del self._path[:-_MAX_PATH]
 
     def _publish_pictures(self, frame: Frame, result: FrontEndResult, heard: set[Topic]) -> None:
         keyframe = None if result.keyframe_stamp_ns is None else self._pictures.get(result.keyframe_stamp_ns)

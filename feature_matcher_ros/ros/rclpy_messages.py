@@ -25,15 +25,15 @@ class RclpyMessages:
     """
 
     def __call__(self, type_name: str, /, **fields: Any) -> Any:
-        kinds = _kinds(type_name)
-        return get_message(type_name)(**{name: _fitting(kinds[name], value) for name, value in fields.items()})
+        message, kinds = _described(type_name)
+        return message(**{name: _fitting(kinds[name], value) for name, value in fields.items()})
 
 
 @cache
-def _kinds(type_name: str) -> dict[str, str]:
-    """The types of the fields as text: "sequence<uint8>", "double[36]", "octet"."""
-    kinds: dict[str, str] = get_message(type_name).get_fields_and_field_types()
-    return kinds
+def _described(type_name: str) -> tuple[Any, dict[str, str]]:
+    """The class, which to look up takes longer than to make one; and its fields' types: "sequence<uint8>", "octet"."""
+    message = get_message(type_name)
+    return message, message.get_fields_and_field_types()
 
 
 def _fitting(kind: str, value: Any) -> Any:

@@ -17,8 +17,8 @@ from feature_matcher_ros.evaluation.sequences import Modality
 stay_on_loopback(1 + os.getpid() % 97)
 
 
-def _write_bag(path: Path, modality: Modality) -> Path:
-    recording = DemoRecording(DemoOptions(modality, width=320))
+def _write_bag(path: Path, modality: Modality, width: int = 320) -> Path:
+    recording = DemoRecording(DemoOptions(modality, width=width))
     with DemoBag(path, recording.rig) as bag:
         for number in range(NUM_FRAMES):
             bag.write(encode_frame(recording.frame(number)), recording.script.ground_truth.world_from_cam[number])
@@ -33,6 +33,12 @@ def stereo_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def rgbd_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _write_bag(tmp_path_factory.mktemp("bags") / "rgbd", Modality.RGBD)
+
+
+@pytest.fixture(scope="session")
+def mono_bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of 640x480 pixels."""
+    return _write_bag(tmp_path_factory.mktemp("bags") / "mono", Modality.MONO, width=640)
 
 
 @pytest.fixture(scope="session")

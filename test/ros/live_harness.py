@@ -37,6 +37,7 @@ PATIENCE_S = 40.0
 # Both adapters of the graph, where a test is the same for either.
 HAS_RCLPY = importlib.util.find_spec("rclpy") is not None
 NEEDS_RCLPY = pytest.mark.skipif(not HAS_RCLPY, reason="needs a sourced ROS 2 environment")
+NEEDS_BAG = pytest.mark.skipif(not importlib.util.find_spec("ros2bag"), reason="needs `ros2 bag`, of rosbag2")
 ADAPTERS = ("dds", pytest.param("rclpy", marks=[pytest.mark.ros, NEEDS_RCLPY]))
 # What ``ros2 run feature_matcher_ros front_end_node`` runs, without a workspace that was built.
 RCLPY_NODE = [sys.executable, "-u", "-c", "from feature_matcher_ros.cli_live import front_end_node; front_end_node()"]
@@ -192,7 +193,10 @@ class LiveCamera:
         self._images.publish(self.make("sensor_msgs/msg/Image", **(fields | changes)))
 
     def send_info(self, camera: Camera) -> None:
-        self._infos.publish(info_message(self.make, camera))
+        self.publish_info(info_message(self.make, camera))
+
+    def publish_info(self, message: Any) -> None:
+        self._infos.publish(message)
 
     def close(self) -> None:
         self.graph.close()

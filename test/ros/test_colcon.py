@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +21,13 @@ pytest.importorskip("colcon_ros", reason="needs colcon")
 pytest.importorskip("colcon_python_setup_py", reason="needs colcon")
 pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 
-from live_harness import NEEDS_RCLPY, PATIENCE_S, Consumer, LiveCamera, wait_until
+from live_harness import NEEDS_BAG, NEEDS_RCLPY, PATIENCE_S, Consumer, LiveCamera, wait_until
+from same_as_replay import CONFIG, HEARD, assert_same, replayed
 
 from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import Frame
 from feature_matcher_ros.evaluation.replay import replay
-from feature_matcher_ros.ros.topics import CORRESPONDENCES, STATUS, Topic
+from feature_matcher_ros.ros.topics import CORRESPONDENCES, DIAGNOSTICS, STATUS, Topic
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "feature_matcher_ros"
@@ -36,10 +38,10 @@ TOPICS = (STATUS, CORRESPONDENCES)
 def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The installed package, built from a copy, for building leaves things in the source."""
     workspace = tmp_path_factory.mktemp("workspace")
-    kept = ("package.xml", "setup.py", "setup.cfg", "resource", "config", "launch", "engines", PACKAGE)
+    kept = ("package.xml", "setup.py", "setup.cfg", "pyproject.toml", "resource", "config", "launch", "engines", "test")
     source = workspace / "src" / PACKAGE
     source.mkdir(parents=True)
-    for name in kept:
+    for name in (*kept, PACKAGE):
         (source / name).symlink_to(ROOT / name)
     command = [sys.executable, "-m", "colcon", "--log-base", "log", "build", "--base-paths", "src"]
     done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=False, timeout=120)
@@ -61,6 +63,20 @@ def test_everything_is_where_ros_looks_for_it(prefix: Path) -> None:
     modules = {path.relative_to(ROOT) for path in (ROOT / PACKAGE).rglob("*.py")}
     [site] = prefix.glob("lib/python*/site-packages")
     assert {path.relative_to(site) for path in (site / PACKAGE).rglob("*.py")} == modules
+
+
+def test_colcon_test_runs_the_tests_of_the_package(prefix: Path, tmp_path: Path) -> None:
+    """With pytest, as setup.py asks for it; one file of them, for the others run here already."""
+    workspace = prefix.parents[1]
+    command = [sys.executable, "-m", "colcon", "--log-base", "log", "test", "--return-code-on-test-failure"]
+    command += ["--base-paths", "src", "--pytest-args", "test/test_errors.py", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [results] = (workspace / "build").rglob("pytest.xml")
+    suite = ET.parse(results).getroot().find("testsuite")
+    assert suite is not None
+    ran = int(suite.attrib["tests"]) - int(suite.attrib["skipped"])
+    assert ran >= 2 and suite.attrib["failures"] == suite.attrib["errors"] == "0"
 
 
 @pytest.fixture
@@ -152,6 +168,28 @@ def test_launch_testing_finds_what_replay_finds(sourced: dict[str, str], stereo_
     done = subprocess.run(command, env=sourced, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Ran 1 test" in done.stdout + done.stderr
+
+
+@pytest.mark.ros
+@NEEDS_RCLPY
+@NEEDS_BAG
+def test_the_launched_replay_says_what_replay_says(sourced: dict[str, str], rgbd_bag: Path, tmp_path: Path) -> None:
+    """One command plays the bag to the node; both end with it."""
+    expected = replayed(rgbd_bag, tmp_path / "run")
+    config = tmp_path / "config.yaml"
+    sections: dict[str, dict[str, object]] = {"node": {"qos": "reliable"}}
+    for (section, name), value in ((path.split("."), value) for path, value in CONFIG.items()):
+        sections.setdefault(section, {})[name] = value
+    config.write_text(yaml.safe_dump({"/**": {"ros__parameters": sections}}))
+    command = ["ros2", "launch", PACKAGE, "replay.launch.py", f"bag:={rgbd_bag}", f"config:={config}"]
+    command += ["rviz:=false", "process_every_frame:=true", "rate:=0.5"]
+    log = tmp_path / "launch.log"
+    with Consumer(HEARD) as consumer, running(command, sourced, log) as process:
+        assert process.wait(2 * PATIENCE_S) == 0, log.read_text()
+    assert len(consumer.messages[STATUS]) == len(expected[DIAGNOSTICS]), log.read_text()
+    assert_same(consumer, expected)
+    said = log.read_text()
+    assert said.count("process has finished cleanly") == 2 and "Traceback" not in said, said
 
 
 def follow(command: list[str], namespace: str, sourced: dict[str, str], frames: list[Frame], log: Path) -> None:

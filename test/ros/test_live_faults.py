@@ -235,6 +235,51 @@ def test_two_nodes_live_in_one_domain_and_one_stereo_stream_is_missed(scene: Sce
     scene.show_until(lambda values: values["state"] == "OK", "frames of the first node")
 
 
+def send_pair(left: LiveCamera, right: LiveCamera, frame: Frame, skew_ns: int) -> None:
+    """Images and calibration of two cameras, the right one 0.1 m beside the left."""
+    stamp_ns = time.time_ns()
+    info = info_message(right.make, frame.camera)
+    info.p[3] = -0.1 * info.p[0]
+    right.publish_info(info)
+    left.send(frame, stamp_ns)
+    right.send_image(frame, stamp_ns + skew_ns)
+    time.sleep(0.1)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_stereo_stream_may_stop_and_return(adapter: str, frames: list[Frame]) -> None:
+    """Pairs 2 ms apart are used, and their skew is told; images that have lost their partner are counted."""
+    told = [*remap(image="/left/camera/image", right__image="/right/camera/image"), "-r", "__node:=pair"]
+    node = LiveNode(*told, adapter=adapter, **(PATIENT | {"node__modality": "stereo", "node__qos": "reliable"}))
+    with (
+        node,
+        LiveCamera("left", namespace="/left") as left,
+        LiveCamera("right", namespace="/right") as right,
+        Consumer([STATUS, DIAGNOSTICS], node="/pair") as consumer,
+    ):
+
+        def show_until(condition: Callable[[dict[str, str]], bool], what: str, *, is_alone: bool = False) -> None:
+            deadline = time.monotonic() + PATIENCE_S
+            while not (consumer.reports() and condition(consumer.diagnostics())):
+                assert time.monotonic() < deadline, (what, consumer.reports() and consumer.diagnostics())
+                if is_alone:
+                    left.send(frames[0])
+                    time.sleep(0.1)
+                else:
+                    send_pair(left, right, frames[0], skew_ns=2_000_000)
+
+        for camera in (left, right):
+            camera.wait_for_node()
+        consumer.wait_for_node()
+        show_until(lambda values: int(values["processed"]) > 2, "pairs")
+        assert consumer.diagnostics()["max_skew_ms"] == "2.000"
+        show_until(lambda values: "images came since the last one" in values["message"], "the loss", is_alone=True)
+        lost = int(consumer.diagnostics()["dropped_without_partner"])
+        assert lost > 5
+        show_until(lambda values: values["state"] == "OK" and "missing" not in values, "pairs again")
+        assert node.interrupt()[0] == 0
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_a_signal_in_the_middle_of_a_frame_ends_the_node_at_once(adapter: str) -> None:
     """Noise gives as many points as are asked for, and they take seconds."""

@@ -52,11 +52,13 @@ def of_camera(topic: Topic, namespace: str) -> Topic:
     return Topic(topic.name.replace("~", f"~/{namespace}"), topic.type_name)
 
 
-def test_two_cameras_turned_and_masked_show_all_they_have(frames: list[Frame], tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_two_cameras_turned_and_masked_show_all_they_have(adapter: str, frames: list[Frame], tmp_path: Path) -> None:
     mask = np.zeros((240, 320), np.uint8)
     mask[:, :240] = 255
     cv2.imwrite(str(tmp_path / "mask.png"), mask)
     node = LiveNode(
+        adapter=adapter,
         **settings(node__namespaces="front,rear", node__mount_rotation_deg=90, node__mask=tmp_path / "mask.png"),
         node__publish_vins_features=True,
         node__publish_unscaled=True,
@@ -175,11 +177,12 @@ def test_nothing_is_computed_for_a_topic_without_subscribers(
     for module, names in (
         (topics, ["cloud_from_result", "relative_pose_message", "odometry_message", "keyframe_message"]),
         (topics, ["diagnostics_message", "transform_message"]),
-        (outputs, ["draw_matches", "path_message", "marker_message", "compressed_image_message", "image_message"]),
+        (outputs, ["draw_matches", "marker_message", "compressed_image_message", "image_message"]),
     ):
         for name in names:
             monkeypatch.setattr(module, name, refuse(name))
-    monkeypatch.setattr(outputs.VinsFeatures, "message", refuse("VinsFeatures.message"))
+    for kind in (outputs.VinsFeatures, outputs.LivePath):
+        monkeypatch.setattr(kind, "message", refuse(f"{kind.__name__}.message"))
     front_end = FrontEnd(override(FrontEndConfig(), {"extractor.name": "orb", "keyframes.match_every_frame": True}))
     config = NodeConfig(publish_tf=True, publish_unscaled=True, publish_vins_features=True)
     with DdsGraph(NodeName("quiet")) as graph, DdsGraph(NodeName("listener")) as listener:

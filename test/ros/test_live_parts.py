@@ -301,3 +301,4 @@ def test_markers_show_where_the_camera_looks() -> None:
     corner = ends[1] / ends[1, 2]
     np.testing.assert_allclose((CAMERA.K @ corner)[:2], [0, 0], atol=1e-9)  # it is seen at the first pixel
     MAKE.serialize(message, "visualization_msgs/msg/MarkerArray")
+    assert [marker.ns for marker in marker_message(MAKE, 6, "odom", np.eye(4), CAMERA, []).markers] == ["camera"]

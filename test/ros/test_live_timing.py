@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,21 +24,28 @@ from feature_matcher_ros.ros.dds_graph import DdsGraph
 from feature_matcher_ros.ros.graph import RELIABLE
 from feature_matcher_ros.ros.messages import stamp_ns_of
 from feature_matcher_ros.ros.names import NodeName
-from feature_matcher_ros.ros.topics import CORRESPONDENCES, DIAGNOSTICS, MARKERS, MATCHES_IMAGE, PATH, STATUS, Topic
+from feature_matcher_ros.ros.topics import (
+    CORRESPONDENCES,
+    DIAGNOSTICS,
+    MARKERS,
+    MATCHES_IMAGE,
+    PATH,
+    RELATIVE_POSE,
+    STATUS,
+    Topic,
+)
 
 PLAYER = Path(__file__).with_name("play_bag.py")
 LEFT = "/camera/left/image_raw"
 UNUSED = "/tf_static,/camera/right/camera_info,/camera/right/image_raw/compressed"
-# A process that shares two cores with others is not always given one at once.
-SCHEDULING_MS = 10.0
+LEISURE_HZ, OVERLOAD_HZ = 3, 60
+NUM_AT_LEISURE = int(os.environ.get("LEISURE_FRAMES", "10"))
 LOOPS = 12
+OVERHEAD_MS = 5.0  # that the node may add to the front-end
+# A machine is quiet if a process that sleeps wakes within this. A busy one adds delays of its own to every time.
+QUIET_MS, BUSY_MS = 1.0, 10.0
 _LOG = logging.getLogger(__name__)
-NODE = {
-    "node__image_transport": "compressed",
-    "node__qos": "reliable",
-    "node__max_frame_age_ms": 0,
-    "keyframes__match_every_frame": True,
-}
+NODE = {"node__qos": "reliable", "node__max_frame_age_ms": 0, "keyframes__match_every_frame": True}
 
 
 class Run:
@@ -53,23 +61,49 @@ class Run:
     def overhead_ms(self) -> np.ndarray:
         return self.ages_ms - self.processing_ms
 
+    def __str__(self) -> str:
+        named = {"age": self.ages_ms, "processing": self.processing_ms, "overhead": self.overhead_ms}
+        parts = [f"{name} {' '.join(f'{p:.1f}' for p in np.percentile(v, [50, 95, 99]))}" for name, v in named.items()]
+        return f"{len(self.ages_ms)} frames, p50 p95 p99 ms: {', '.join(parts)}"
+
 
 def _stages_ms(message: Any) -> Iterator[float]:
     return (float(value.value) for value in message.status[0].values if value.key.endswith("_ms"))
 
 
 def play(bag: Path, rate_hz: float, **options: int) -> None:
-    options |= {"restamp": 1}
     arguments = [f"{name}={value}" for name, value in options.items()]
-    command = [sys.executable, str(PLAYER), str(bag), f"rate_hz={rate_hz}", f"skip={UNUSED}", *arguments]
-    subprocess.run(command, check=True, timeout=60)
+    command = [sys.executable, str(PLAYER), str(bag), f"rate_hz={rate_hz}", "restamp=1", *arguments]
+    subprocess.run(command, check=True, timeout=300)
+
+
+@contextmanager
+def measured_oversleep() -> Iterator[list[float]]:
+    """By how many milliseconds this process is woken late, again and again; it has little else to do."""
+    found, stop = [], threading.Event()
+
+    def measure() -> None:
+        while not stop.is_set():
+            begun = time.monotonic()
+            time.sleep(0.02)
+            found.append(1e3 * (time.monotonic() - begun) - 20.0)
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join()
 
 
 def settled(consumer: Consumer) -> dict[str, str]:
     """The account, once nothing is being processed any more."""
     count = len(consumer.messages[DIAGNOSTICS])
     consumer.wait_for(DIAGNOSTICS, count + 2)
-    return consumer.diagnostics()
+    return consumer.wait_for_diagnostics(
+        lambda values: int(values["received"]) == int(values["processed"]) + dropped(values), "an account that balances"
+    )
 
 
 def dropped(values: dict[str, str]) -> int:
@@ -83,40 +117,66 @@ class Load:
     leisure: Run
     overload: Run
     values: dict[str, str]  # the account at the end
+    num_sent: int
     num_messages: int
+    resident_kib: tuple[int, int]  # under load, at first and at the end
+    oversleep_ms: float
 
 
 @pytest.fixture(scope="module", params=ADAPTERS)
-def load(request: pytest.FixtureRequest, stereo_bag: Path) -> Load:
-    node = LiveNode(*remap(image=LEFT), adapter=request.param, **NODE)
-    with node, Consumer([STATUS, DIAGNOSTICS]) as consumer:
+def load(request: pytest.FixtureRequest, mono_bag: Path) -> Load:
+    """Images of 640x480 pixels in mono8; at 60 Hz they are several times more than can be matched."""
+    node = LiveNode(*remap(image="/camera/image_raw"), adapter=request.param, **NODE)
+    heard = [CORRESPONDENCES, RELATIVE_POSE, STATUS, DIAGNOSTICS]
+    with node, Consumer(heard) as consumer, measured_oversleep() as oversleeps_ms:
         consumer.wait_for_node()
-        play(stereo_bag, rate_hz=2, frames=8)
+        loops = 1 + NUM_AT_LEISURE // NUM_FRAMES
+        play(mono_bag, LEISURE_HZ, raw=1, frames=min(NUM_AT_LEISURE, NUM_FRAMES), loops=loops)
         settled(consumer)
-        leisure, before = Run(consumer, first=1), len(consumer.messages[STATUS])
-        play(stereo_bag, rate_hz=60, loops=LOOPS)
-        values = settled(consumer)
+        leisure = Run(consumer, first=1)
+        play(mono_bag, OVERLOAD_HZ, raw=1, loops=2)
+        early_kib, before = node.resident_kib(), len(consumer.messages[STATUS])
+        play(mono_bag, OVERLOAD_HZ, raw=1, loops=LOOPS)
+        late_kib, values = node.resident_kib(), settled(consumer)
         assert node.interrupt()[0] == 0
-        return Load(leisure, Run(consumer, first=before), values, len(consumer.messages[STATUS]))
+    sent = min(NUM_AT_LEISURE, NUM_FRAMES) * loops + (2 + LOOPS) * NUM_FRAMES
+    oversleep_ms = float(np.percentile(oversleeps_ms, 95))
+    overload, count = Run(consumer, first=before), len(consumer.messages[STATUS])
+    _LOG.info("%s, oversleep %.2f ms; leisure %s; overload %s", request.param, oversleep_ms, leisure, overload)
+    return Load(leisure, overload, values, sent, count, (early_kib, late_kib), oversleep_ms)
 
 
 def test_the_node_adds_little_to_the_front_end(load: Load) -> None:
-    if np.max(load.leisure.processing_ms) > 250.0:
-        pytest.skip("other processes keep the machine too busy for the node to be at leisure")
-    assert np.median(load.leisure.overhead_ms) < 5.0 + SCHEDULING_MS
+    """From the stamp of the image to the last message of the frame, over the wire and back."""
+    if load.oversleep_ms < QUIET_MS:
+        assert np.percentile(load.leisure.overhead_ms, 95) <= OVERHEAD_MS
+    elif load.oversleep_ms < BUSY_MS:
+        assert np.median(load.leisure.overhead_ms) <= OVERHEAD_MS + BUSY_MS
+    else:
+        pytest.skip(f"other processes keep the machine too busy: it wakes sleepers {load.oversleep_ms:.0f} ms late")
 
 
 def test_under_overload_the_present_is_published(load: Load) -> None:
+    """A frame waits for no more than the one before it to be processed; a busy machine makes both slower."""
     ages_ms, processing_ms = load.overload.ages_ms, load.overload.processing_ms
-    assert np.percentile(ages_ms, 99) <= 2.0 * np.percentile(processing_ms, 99) + SCHEDULING_MS
+    late_ms = ages_ms[1:] - processing_ms[:-1] - processing_ms[1:]
+    assert np.percentile(late_ms, 99) <= OVERHEAD_MS
+    if load.oversleep_ms < QUIET_MS:
+        assert np.percentile(ages_ms, 99) <= 2.0 * np.median(processing_ms)
 
 
 def test_under_overload_every_image_is_accounted_for(load: Load) -> None:
     received, processed = int(load.values["received"]), int(load.values["processed"])
     assert processed == load.num_messages
     assert received == processed + dropped(load.values)
-    assert 0.9 * (8 + LOOPS * NUM_FRAMES) < received <= 8 + LOOPS * NUM_FRAMES
+    # The middleware keeps ten images, and loses some where nobody is given the time to take them.
+    assert (0.9 if load.oversleep_ms < BUSY_MS else 0.1) * load.num_sent < received <= load.num_sent
     assert int(load.values["dropped_superseded"]) == dropped(load.values) > 0
+
+
+def test_under_overload_memory_is_flat(load: Load) -> None:
+    early_kib, late_kib = load.resident_kib
+    assert late_kib < 1.02 * early_kib, f"{early_kib} KiB became {late_kib}"
 
 
 @pytest.mark.slow
@@ -124,7 +184,8 @@ def test_under_overload_every_image_is_accounted_for(load: Load) -> None:
 def test_memory_and_latency_do_not_grow(adapter: str, stereo_bag: Path) -> None:
     """A minute, or SOAK_S seconds, at 30 Hz; all that can be subscribed to is."""
     duration_s = float(os.environ.get("SOAK_S", "60"))
-    node = LiveNode(*remap(image=LEFT), adapter=adapter, **settings(**NODE), node__publish_unscaled=True)
+    changes = settings(**NODE, node__publish_unscaled=True, node__image_transport="compressed")
+    node = LiveNode(*remap(image=LEFT), adapter=adapter, **changes)
     shown = [CORRESPONDENCES, MARKERS, MATCHES_IMAGE, PATH]
     with node, Consumer([STATUS, DIAGNOSTICS]) as consumer, listener_that_keeps_nothing(shown):
         consumer.wait_for_node()

@@ -14,10 +14,13 @@ from feature_matcher_ros.evaluation.bag_topics import COMPRESSED_IMAGE, IMAGE
 from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.matchers import create_matcher, follow_config
 from feature_matcher_ros.node_config import LiveConfig
+from feature_matcher_ros.ros.doctor import environment_rows
 from feature_matcher_ros.ros.graph import Endpoint
 from feature_matcher_ros.ros.node_report import save_report
 from feature_matcher_ros.ros.run_time_parameters import fixed_changes, is_run_time_safe
 from feature_matcher_ros.ros.topic_search import FoundTopics, search_topics
+from feature_matcher_ros.runtimes.engine_cache import EngineCache, default_engine_folder
+from feature_matcher_ros.runtimes.engine_manifest import EngineManifest, EngineSource, Environment
 
 FAST = {"extractor.name": "orb", "extractor.max_keypoints": 400, "keyframes.match_every_frame": True}
 
@@ -76,6 +79,20 @@ def test_a_report_is_written_and_a_folder_that_cannot_be_is_named(tmp_path: Path
     assert save_report(path.parent, report) != path
     with pytest.raises(OutputError, match=re.escape("set node.report_folder to one that can.")):
         save_report(path / "below_a_file", report)
+
+
+def test_the_doctor_tells_which_engines_were_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = default_engine_folder()
+    assert dict(environment_rows())["engines"] == f"none in {folder}"
+    environment = Environment("tensorrt_rtx", "1.7.1", "", ("8.6", "8.9"))
+    for graph in ("aa", "bb"):
+        source = EngineSource(graph * 32, environment, "float16", ())
+        EngineCache().store(EngineManifest("stage", source.key, source, "", 4, 1.0, "", None), b"code")
+    (folder / "cc").mkdir()
+    (folder / "cc" / "damaged.json").write_text("{")
+    engines = "2 of tensorrt_rtx 1.7.1 in float16 for compute capability 8.6, 8.9, 1 that cannot be read"
+    assert dict(environment_rows())["engines"] == f"{engines} in {folder}"
 
 
 def images(*topics: str) -> list[Endpoint]:
