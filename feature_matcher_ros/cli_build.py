@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +12,12 @@ from feature_matcher_ros.cli_console import console, print_table, progress_bar
 from feature_matcher_ros.errors import RuntimeLoadError
 
 KeypointsOption = Annotated[
-    list[int] | None, typer.Option("--keypoints", help="Most keypoints of an image; repeated, a profile for each.")
+    list[int] | None,
+    typer.Option("--keypoints", help="Most keypoints of an image, or matches without keypoints; repeated, a profile each."),
 ]
 ImageOption = Annotated[
-    int | None, typer.Option("--image-px", help="Longer side of the largest image of a network that detects points.")
+    list[int] | None,
+    typer.Option("--image-px", help="Longer side of the largest image of a network that sees images; likewise."),
 ]
 ArchitectureOption = Annotated[
     list[str] | None, typer.Option("--for", help="Compute capability, e.g. 8.9; otherwise all. Repeatable.")
@@ -44,8 +47,10 @@ def build(
         ) from error
     default = EngineBudget()
     budgets = tuple(
-        EngineBudget(size, image_px or default.max_image_px)
-        for size in sorted(set(keypoints or [default.max_keypoints]))
+        EngineBudget(*sizes)
+        for sizes in product(
+            sorted(set(keypoints or [default.max_keypoints])), sorted(set(image_px or [])) or [default.max_image_px]
+        )
     )
     options = EngineOptions(precision, budgets, tuple(architectures or ()), rebuild)
     for folder in graphs:

@@ -19,7 +19,7 @@ _MOVERS = ("Concat", "Split", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqu
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Max", "Min", "Clip", "Relu", "LeakyRelu", "PRelu", "Selu", "Elu", "Gelu")
 _FOLLOWERS = (*_MOVERS, *_ELEMENTWISE, "AveragePool", "MaxPool")
 # Outputs that decide on points: a product from which one is reached without another product stays float32.
-_DECISIVE = ("certainty", "scores", "shifts")
+_DECISIVE = ("certainty", "scores", "shifts", "confidence0", "confidence1", "offsets0", "offsets1")
 _LARGEST = float(np.finfo(np.float16).max)
 
 

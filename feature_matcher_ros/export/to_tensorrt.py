@@ -19,6 +19,7 @@ from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.export.engine_profiles import (
     EngineBudget,
     Range,
+    dense_ranges,
     detection_ranges,
     matching_ranges,
     profile_of,
@@ -27,11 +28,13 @@ from feature_matcher_ros.export.half_precision import in_half_precision
 from feature_matcher_ros.export.standard_operators import with_standard_operators
 from feature_matcher_ros.export.tensorrt_builder import build_engine, known_architectures
 from feature_matcher_ros.extractors.point_graphs import DETECT
+from feature_matcher_ros.matchers.dense_graphs import BACKBONE, FINE, is_round_name
 from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
 from feature_matcher_ros.matchers.lightglue_graphs import is_stage_name
+from feature_matcher_ros.models.dense_config import DENSE_METHODS, config_from_manifest
 from feature_matcher_ros.runtimes import open_runtime
 from feature_matcher_ros.runtimes.engine_cache import EngineCache
-from feature_matcher_ros.runtimes.engine_manifest import EngineManifest, EngineSource, Environment
+from feature_matcher_ros.runtimes.engine_manifest import EngineManifest, EngineSource, Environment, Profile
 from feature_matcher_ros.runtimes.manifest import Manifest, read_manifest, verified_graph_path
 from feature_matcher_ros.runtimes.tensorrt_device import cuda_device, gpu_environment
 from feature_matcher_ros.runtimes.tensorrt_library import TensorRT, load_tensorrt
@@ -77,9 +80,18 @@ def precisions_of(manifest: Manifest, precision: str) -> Mapping[str, str]:
     if precision not in PRECISIONS:
         raise ConfigError(f"the precision '{precision}' is unknown: choose one of {', '.join(PRECISIONS)}.")
     return {
-        name: FLOAT16 if precision == FLOAT16 and (is_stage_name(name) or name == DETECT) else FLOAT32
+        name: FLOAT16 if precision == FLOAT16 and _is_work(manifest.method, name) else FLOAT32
         for name in manifest.graphs
     }
+
+
+def _is_work(method: str, graph: str) -> bool:
+    """Whether a graph is most of the work and does not assign matches."""
+    if method == LIGHTGLUE:
+        return is_stage_name(graph)
+    if method in DENSE_METHODS:
+        return graph in (BACKBONE, FINE) or is_round_name(graph)
+    return graph == DETECT
 
 
 def prepared_graph(folder: Path, manifest: Manifest, name: str, precision: str) -> onnx.ModelProto:
@@ -117,7 +129,7 @@ def build_network(
     ranges = [_ranges(folder, manifest, budget) for budget in options.budgets]
     built = []
     for number, (name, entry) in enumerate(manifest.graphs.items()):
-        profiles = tuple(profile_of(entry.spec, sizes) for sizes in ranges)
+        profiles = _distinct([profile_of(entry.spec, sizes) for sizes in ranges])
         source = EngineSource(entry.sha256, environment, precisions[name], profiles)
 
         def report(done: int, total: int, name: str = name, number: int = number) -> None:
@@ -180,9 +192,16 @@ def _build(
     return manifest, content
 
 
+def _distinct(profiles: Sequence[Profile]) -> tuple[Profile, ...]:
+    """Budgets that differ in what a graph does not take give it the same profile."""
+    return tuple(profile for number, profile in enumerate(profiles) if profile not in profiles[:number])
+
+
 def _ranges(folder: Path, manifest: Manifest, budget: EngineBudget) -> Mapping[str, Range]:
     if manifest.method == LIGHTGLUE:
         return matching_ranges(budget)
+    if manifest.method in DENSE_METHODS:
+        return dense_ranges(budget, config_from_manifest(manifest.method, dict(manifest.network)))
     multiple = int(manifest.network["multiple"])
     return detection_ranges(budget, multiple, _pixels_per_feature(folder, manifest))
 

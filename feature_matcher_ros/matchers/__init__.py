@@ -44,7 +44,7 @@ def _detector_free(config: MatcherConfig) -> DetectorFree:
             f"matcher.name = {config.name} needs a network and none ships: give matcher.graphs the folder of one that "
             "feature-matcher export wrote of its authors' weights."
         )
-    graphs = open_dense(Path(config.graphs), config.coarse == OPTIMIZED, num_threads=config.num_threads)
+    graphs = open_dense(Path(config.graphs), config.coarse == OPTIMIZED, config.runtime, config.num_threads)
     if graphs.config.method != config.name:
         raise RuntimeLoadError(
             f"{config.graphs} holds the graphs of '{graphs.config.method}', not of {config.name}: set matcher.name = "

@@ -34,7 +34,7 @@ _BYTES_OF_A_DECISION = 8
 
 
 class TensorRtRuntime:
-    """One graph. What it returns may be fed to another one without leaving the GPU, until it is run again."""
+    """One graph. What it returns may be fed to another one without leaving the GPU."""
 
     def __init__(
         self, graph_path: Path, spec: GraphSpec, precision: str | None = None, cache: EngineCache | None = None
@@ -56,7 +56,8 @@ class TensorRtRuntime:
         require_same_spec(str(graph_path), spec, _declared_spec(self._library, self._engine))
         self._manifest = cached.manifest
         self._profile = 0
-        self._buffers = {tensor.name: DeviceBuffer(self._device) for tensor in (*spec.inputs, *spec.outputs)}
+        self._given = {tensor.name: DeviceBuffer(self._device) for tensor in spec.inputs}
+        self._idle: dict[str, list[DeviceBuffer]] = {tensor.name: [] for tensor in spec.outputs}
 
     @property
     def name(self) -> str:
@@ -71,7 +72,7 @@ class TensorRtRuntime:
         """That of the engine."""
         return self._manifest.source.precision
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, DeviceTensor]:
         """Execute the graph; returns as soon as that has been asked for.
 
         Raises:
@@ -85,12 +86,14 @@ class TensorRtRuntime:
                 self._require(self._context.set_tensor_address(name, self._address(name, value)))
             self._require(not self._context.infer_shapes())
             shapes = {tensor.name: tuple(self._context.get_tensor_shape(tensor.name)) for tensor in self._spec.outputs}
-            for tensor in self._spec.outputs:
-                num_bytes = prod(shapes[tensor.name]) * np.dtype(tensor.dtype).itemsize
-                address = self._buffers[tensor.name].refill(max(1, num_bytes))
-                self._require(self._context.set_tensor_address(tensor.name, address))
+            found = {tensor.name: self._output(tensor, shapes[tensor.name]) for tensor in self._spec.outputs}
+            for name, value in found.items():
+                self._require(self._context.set_tensor_address(name, value.address))
             self._require(self._context.execute_async_v3(self._device.stream))
-            return {tensor.name: self._output(tensor, shapes[tensor.name]) for tensor in self._spec.outputs}
+            for value in found.values():
+                if prod(value.shape[1:]) * value.dtype.itemsize <= _BYTES_OF_A_DECISION:
+                    value.fetch()
+        return found
 
     def _choose_profile(self, shapes: Mapping[str, Sizes]) -> None:
         """Take the first profile, in the order of their sizes, that covers the shapes."""
@@ -101,19 +104,22 @@ class TensorRtRuntime:
             largest = ", ".join(f"{name} {sizes[2]}" for name, sizes in profiles[-1].shapes.items())
             raise MatcherError(
                 f"the engine of '{self._manifest.name}' takes {largest} at most and was given {given}: build it for "
-                "more with feature-matcher build --keypoints or --image-px, or lower extractor.max_keypoints."
+                "more with feature-matcher build --keypoints or --image-px, or lower max_keypoints, max_matches or "
+                "max_image_px in the configuration."
             )
         if number != self._profile:
             self._require(self._context.set_optimization_profile_async(number, self._device.stream))
             self._profile = number
 
     def _address(self, name: str, value: Any) -> int:
-        return value.address if isinstance(value, DeviceTensor) else self._buffers[name].upload(value)
+        return value.address if isinstance(value, DeviceTensor) else self._given[name].upload(value)
 
     def _output(self, tensor: TensorSpec, shape: Sizes) -> DeviceTensor:
-        dtype = np.dtype(tensor.dtype)
-        is_decision = prod(shape[1:]) * dtype.itemsize <= _BYTES_OF_A_DECISION
-        return DeviceTensor(self._device, self._buffers[tensor.name], shape, dtype, fetch=is_decision)
+        """Room for an output: that of one that nobody holds any more, if there is such."""
+        dtype, idle = np.dtype(tensor.dtype), self._idle[tensor.name]
+        buffer = idle.pop() if idle else DeviceBuffer(self._device)
+        buffer.refill(max(1, prod(shape) * dtype.itemsize))
+        return DeviceTensor(self._device, buffer, shape, dtype, give_back=idle.append)
 
     def _require(self, is_done: bool) -> None:
         if not is_done:
