@@ -13,7 +13,9 @@ from feature_matcher_ros.errors import RuntimeLoadError
 
 KeypointsOption = Annotated[
     list[int] | None,
-    typer.Option("--keypoints", help="Most keypoints of an image, or matches without keypoints; repeated, a profile each."),
+    typer.Option(
+        "--keypoints", help="Most keypoints of an image, or matches without keypoints; repeated, a profile each."
+    ),
 ]
 ImageOption = Annotated[
     list[int] | None,
@@ -46,12 +48,9 @@ def build(
             f"building engines needs onnx ({error}): run pip install 'feature_matcher_ros[tensorrt]'."
         ) from error
     default = EngineBudget()
-    budgets = tuple(
-        EngineBudget(*sizes)
-        for sizes in product(
-            sorted(set(keypoints or [default.max_keypoints])), sorted(set(image_px or [])) or [default.max_image_px]
-        )
-    )
+    largest: list[int | None] = [*sorted(set(image_px))] if image_px else [default.max_image_px]
+    counts = sorted(set(keypoints or [default.max_keypoints]))
+    budgets = tuple(EngineBudget(count, pixels) for count, pixels in product(counts, largest))
     options = EngineOptions(precision, budgets, tuple(architectures or ()), rebuild)
     for folder in graphs:
         _build_folder(folder, options, pairs, points, accept)

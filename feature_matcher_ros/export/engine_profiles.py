@@ -12,7 +12,7 @@ from feature_matcher_ros.runtimes.engine_manifest import Profile
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec
 
 _CUSTOMARY_IMAGE = (480, 640)  # (height, width) that engines are tuned for
-_SMALLEST_LARGEST = 64  # an engine for fewer keypoints, or smaller images, is of no use
+SMALLEST_LARGEST = 64  # an engine for fewer keypoints, or smaller images, is of no use
 _DETECTION_PX = 1024  # longer side of the largest image, unless one is wanted
 
 Range = tuple[int, int, int]  # smallest, customary, largest
@@ -31,8 +31,8 @@ class EngineBudget:
 
     def __post_init__(self) -> None:
         for name, value in (("max_keypoints", self.max_keypoints), ("max_image_px", self.max_image_px)):
-            if value is not None and value < _SMALLEST_LARGEST:
-                raise ConfigError(f"{name} = {value} is too small for an engine: give {_SMALLEST_LARGEST} or more.")
+            if value is not None and value < SMALLEST_LARGEST:
+                raise ConfigError(f"{name} = {value} is too small for an engine: give {SMALLEST_LARGEST} or more.")
 
 
 def matching_ranges(budget: EngineBudget) -> Mapping[str, Range]:

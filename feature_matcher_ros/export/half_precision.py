@@ -139,6 +139,7 @@ class _Rewriter:
                     copy.output[number] = f"{name}/float16"
                     self._halves.discard(name)
                     self._cast(copy.output[number], TensorProto.FLOAT, name)
+                    self._casts[name, TensorProto.FLOAT16] = copy.output[number]  # for whoever uses it in the graph
 
     def _as_half(self, name: str) -> str:
         if name in self._halves:

@@ -77,10 +77,18 @@ def follow_config(matcher: Matcher, config: MatcherConfig) -> None:
 
 
 def _lightglue(extractor: Extractor, config: MatcherConfig) -> LightGlue:
-    folder = Path(config.graphs) if config.graphs else shipped_graphs(f"lightglue_{extractor.name}")
-    graphs = open_lightglue(folder, config.runtime, config.num_threads)
+    graphs = open_lightglue(lightglue_folder(config, extractor.name), config.runtime, config.num_threads)
     require_fitting_points(extractor, graphs.config)
     return LightGlue(extractor, graphs, lightglue_rules(config))
+
+
+def lightglue_folder(config: MatcherConfig, extractor: str) -> Path:
+    """Where the graphs lie: as configured, else those that ship for the points of an extractor.
+
+    Raises:
+        RuntimeLoadError: none ship for these.
+    """
+    return Path(config.graphs) if config.graphs else shipped_graphs(f"lightglue_{extractor}")
 
 
 def lightglue_rules(config: MatcherConfig) -> LightGlueRules:

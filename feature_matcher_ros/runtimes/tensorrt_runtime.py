@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -13,8 +14,10 @@ from feature_matcher_ros.errors import MatcherError, RuntimeLoadError
 from feature_matcher_ros.runtimes.engine_cache import CachedEngine, EngineCache
 from feature_matcher_ros.runtimes.engine_manifest import Environment, Sizes
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec, require_same_spec
+from feature_matcher_ros.runtimes.kernel_cache import KernelCache, kernel_path
 from feature_matcher_ros.runtimes.manifest import sha256_of
 from feature_matcher_ros.runtimes.tensorrt_device import (
+    CudaDevice,
     DeviceBuffer,
     DeviceTensor,
     cuda_device,
@@ -31,6 +34,7 @@ from feature_matcher_ros.runtimes.tensorrt_library import (
 # What has so few bytes a row is there for the host to decide by, confidences and partners: it is copied at once,
 # while states, angles and maps stay on the GPU.
 _BYTES_OF_A_DECISION = 8
+_CHANGING = {"points", "points0", "points1", "matches"}  # dimensions that are another number at every call
 
 
 class TensorRtRuntime:
@@ -52,10 +56,12 @@ class TensorRtRuntime:
         with self._device.active():
             self._runtime = self._library.module.Runtime(self._logger)  # must outlive its engine
             self._engine = _deserialize(self._library, self._runtime, cached, self._logger)
-            self._context = self._create_context()
+            self._kernels: KernelCache | None = None
+            self._context = self._create_context(cached)
         require_same_spec(str(graph_path), spec, _declared_spec(self._library, self._engine))
         self._manifest = cached.manifest
         self._profile = 0
+        self._is_first_run = True
         self._given = {tensor.name: DeviceBuffer(self._device) for tensor in spec.inputs}
         self._idle: dict[str, list[DeviceBuffer]] = {tensor.name: [] for tensor in spec.outputs}
 
@@ -72,7 +78,7 @@ class TensorRtRuntime:
         """That of the engine."""
         return self._manifest.source.precision
 
-    def run(self, inputs: Mapping[str, Any]) -> dict[str, DeviceTensor]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Execute the graph; returns as soon as that has been asked for.
 
         Raises:
@@ -93,6 +99,9 @@ class TensorRtRuntime:
             for value in found.values():
                 if prod(value.shape[1:]) * value.dtype.itemsize <= _BYTES_OF_A_DECISION:
                     value.fetch()
+            if self._is_first_run and self._kernels is not None:
+                self._kernels.keep()  # now, for not every process comes to an orderly end
+            self._is_first_run = False
         return found
 
     def _choose_profile(self, shapes: Mapping[str, Sizes]) -> None:
@@ -128,19 +137,28 @@ class TensorRtRuntime:
                 "build the engines again, or set the runtime to onnx."
             )
 
-    def _create_context(self) -> Any:
-        """Where the library finishes engines here, images of one size get kernels of their own and a CUDA graph.
+    def _create_context(self, cached: CachedEngine) -> Any:
+        """Where the library finishes engines here, images of one size get kernels of their own, and a CUDA graph.
 
         Numbers of points differ from call to call: for them that work would be done again and again.
         """
         if not self._library.is_rtx:
             return self._engine.create_execution_context()
         trt, config = self._library.module, self._engine.create_runtime_config()
+        sizes = {size for tensor in self._spec.inputs for size in tensor.shape}
         kernels, graphs = trt.DynamicShapesKernelSpecializationStrategy, trt.CudaGraphStrategy
-        is_steady = any("height" in tensor.shape for tensor in self._spec.inputs)
-        config.dynamic_shapes_kernel_specialization_strategy = kernels.LAZY if is_steady else kernels.NONE
-        config.cuda_graph_strategy = graphs.WHOLE_GRAPH_CAPTURE if is_steady else graphs.DISABLED
+        config.dynamic_shapes_kernel_specialization_strategy = kernels.NONE if sizes & _CHANGING else kernels.LAZY
+        config.cuda_graph_strategy = graphs.WHOLE_GRAPH_CAPTURE if "height" in sizes else graphs.DISABLED
+        self._kernels = KernelCache(
+            config, kernel_path(cached, f"{self._device.name} {self._device.compute_capability}")
+        )
+        weakref.finalize(self, _keep, self._device, self._kernels)  # those, too, that were compiled later
         return self._engine.create_execution_context(config)
+
+
+def _keep(device: CudaDevice, kernels: KernelCache) -> None:
+    with device.active():
+        kernels.keep()
 
 
 def _find(graph_path: Path, environment: Environment, precision: str | None, cache: EngineCache) -> CachedEngine:
