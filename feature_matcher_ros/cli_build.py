@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +12,14 @@ from feature_matcher_ros.cli_console import console, print_table, progress_bar
 from feature_matcher_ros.errors import RuntimeLoadError
 
 KeypointsOption = Annotated[
-    list[int] | None, typer.Option("--keypoints", help="Most keypoints of an image; repeated, a profile for each.")
+    list[int] | None,
+    typer.Option(
+        "--keypoints", help="Most keypoints of an image, or matches without keypoints; repeated, a profile each."
+    ),
 ]
 ImageOption = Annotated[
-    int | None, typer.Option("--image-px", help="Longer side of the largest image of a network that detects points.")
+    list[int] | None,
+    typer.Option("--image-px", help="Longer side of the largest image of a network that sees images; likewise."),
 ]
 ArchitectureOption = Annotated[
     list[str] | None, typer.Option("--for", help="Compute capability, e.g. 8.9; otherwise all. Repeatable.")
@@ -43,10 +48,9 @@ def build(
             f"building engines needs onnx ({error}): run pip install 'feature_matcher_ros[tensorrt]'."
         ) from error
     default = EngineBudget()
-    budgets = tuple(
-        EngineBudget(size, image_px or default.max_image_px)
-        for size in sorted(set(keypoints or [default.max_keypoints]))
-    )
+    largest: list[int | None] = [*sorted(set(image_px))] if image_px else [default.max_image_px]
+    counts = sorted(set(keypoints or [default.max_keypoints]))
+    budgets = tuple(EngineBudget(count, pixels) for count, pixels in product(counts, largest))
     options = EngineOptions(precision, budgets, tuple(architectures or ()), rebuild)
     for folder in graphs:
         _build_folder(folder, options, pairs, points, accept)

@@ -25,12 +25,15 @@ from feature_matcher_ros.extractors.extractor import Extractor
 from feature_matcher_ros.extractors.network_points import NetworkPoints
 from feature_matcher_ros.extractors.point_graphs import open_points
 from feature_matcher_ros.geometry import angle_between_deg, rotation_angle_deg
-from feature_matcher_ros.matchers import lightglue_rules
+from feature_matcher_ros.matchers import dense_rules, lightglue_rules
+from feature_matcher_ros.matchers.dense_graphs import open_dense
+from feature_matcher_ros.matchers.detector_free import DetectorFree
 from feature_matcher_ros.matchers.lightglue import LightGlue
 from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.matchers.mutual_nearest import MutualNearest
+from feature_matcher_ros.models.dense_config import DENSE_METHODS
 from feature_matcher_ros.relative_pose import estimate_relative_pose
 from feature_matcher_ros.runtimes.manifest import Manifest, read_manifest, sha256_of, write_manifest
 
@@ -67,7 +70,7 @@ class Trial:
     """What a network is tried on."""
 
     pairs: Sequence[FramePair]
-    extractor: Extractor | None = None  # of a matching network; one that detects points needs none
+    extractor: Extractor | None = None  # of a network that matches points; others see the images themselves
     max_keypoints: int = 1024
 
 
@@ -149,6 +152,8 @@ def _rounded_network(folder: Path, manifest: Manifest, precisions: Mapping[str, 
 
 def _matcher(folder: Path, manifest: Manifest, trial: Trial, runtime: str) -> Matcher:
     """The network as it is used by default, every layer only where it is needed."""
+    if manifest.method in DENSE_METHODS:
+        return DetectorFree(open_dense(folder, runtime=runtime), dense_rules(MatcherConfig()))
     if manifest.method != LIGHTGLUE:
         config = ExtractorConfig(name=manifest.method, max_keypoints=trial.max_keypoints)
         return MutualNearest(NetworkPoints(open_points(folder, runtime), config), MatcherConfig())

@@ -1,16 +1,19 @@
-"""For which shapes engines are tuned: derived from the largest number of keypoints and the largest image."""
+"""For which shapes engines are tuned: derived from the largest number of keypoints or matches and the largest image."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from feature_matcher_ros.config import MatcherConfig
 from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.models.dense_config import CELL_PX, DenseConfig
 from feature_matcher_ros.runtimes.engine_manifest import Profile
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec
 
 _CUSTOMARY_IMAGE = (480, 640)  # (height, width) that engines are tuned for
-_SMALLEST_LARGEST = 64  # an engine for fewer keypoints, or smaller images, is of no use
+SMALLEST_LARGEST = 64  # an engine for fewer keypoints, or smaller images, is of no use
+_DETECTION_PX = 1024  # longer side of the largest image, unless one is wanted
 
 Range = tuple[int, int, int]  # smallest, customary, largest
 
@@ -23,13 +26,13 @@ class EngineBudget:
         ConfigError: it is too small to be meant.
     """
 
-    max_keypoints: int = 2048  # of one image
-    max_image_px: int = 1024  # longer side
+    max_keypoints: int = 2048  # of one image; of a network that detects no points, matches
+    max_image_px: int | None = None  # longer side; None: what suits the kind of network
 
     def __post_init__(self) -> None:
         for name, value in (("max_keypoints", self.max_keypoints), ("max_image_px", self.max_image_px)):
-            if value < _SMALLEST_LARGEST:
-                raise ConfigError(f"{name} = {value} is too small for an engine: give {_SMALLEST_LARGEST} or more.")
+            if value is not None and value < SMALLEST_LARGEST:
+                raise ConfigError(f"{name} = {value} is too small for an engine: give {SMALLEST_LARGEST} or more.")
 
 
 def matching_ranges(budget: EngineBudget) -> Mapping[str, Range]:
@@ -45,11 +48,33 @@ def detection_ranges(budget: EngineBudget, multiple: int, pixels_per_feature: in
 
     Either side may be the longer one.
     """
-    largest = -(-budget.max_image_px // multiple) * multiple
-    height, width = ((multiple, min(largest, -(-size // multiple) * multiple), largest) for size in _CUSTOMARY_IMAGE)
+    height, width = _image_ranges(budget.max_image_px or _DETECTION_PX, multiple)
     rows, columns = (_divided(sizes, pixels_per_feature) for sizes in (height, width))
     points = (1, budget.max_keypoints // 2, budget.max_keypoints)
     return {"height": height, "width": width, "rows": rows, "columns": columns, "points": points}
+
+
+def dense_ranges(budget: EngineBudget, config: DenseConfig) -> Mapping[str, Range]:
+    """Of the graphs of a network that matches without points. Either side of either image may be the longer one.
+
+    Where nothing matches, the graph that wants matches is not run.
+    """
+    height, width = _image_ranges(budget.max_image_px or MatcherConfig().max_image_px, config.multiple)
+    ranges = {"height": height, "width": width, "matches": (1, budget.max_keypoints // 2, budget.max_keypoints)}
+    for side in ("", "0", "1"):
+        ranges |= {f"rows{side}": _divided(height, CELL_PX), f"columns{side}": _divided(width, CELL_PX)}
+    for name, (_, pixels_per_feature) in config.maps.items():
+        for side in ("_0", "_1"):
+            ranges[f"{name}_rows{side}"] = _divided(height, pixels_per_feature)
+            ranges[f"{name}_columns{side}"] = _divided(width, pixels_per_feature)
+    return ranges
+
+
+def _image_ranges(max_image_px: int, multiple: int) -> tuple[Range, Range]:
+    """Of the height and the width."""
+    largest = -(-max_image_px // multiple) * multiple
+    height, width = ((multiple, min(largest, -(-size // multiple) * multiple), largest) for size in _CUSTOMARY_IMAGE)
+    return height, width
 
 
 def _divided(sizes: Range, divisor: int) -> Range:

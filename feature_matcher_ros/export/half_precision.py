@@ -19,7 +19,7 @@ _MOVERS = ("Concat", "Split", "Slice", "Reshape", "Transpose", "Squeeze", "Unsqu
 _ELEMENTWISE = ("Add", "Sub", "Mul", "Max", "Min", "Clip", "Relu", "LeakyRelu", "PRelu", "Selu", "Elu", "Gelu")
 _FOLLOWERS = (*_MOVERS, *_ELEMENTWISE, "AveragePool", "MaxPool")
 # Outputs that decide on points: a product from which one is reached without another product stays float32.
-_DECISIVE = ("certainty", "scores", "shifts")
+_DECISIVE = ("certainty", "scores", "shifts", "confidence0", "confidence1", "offsets0", "offsets1")
 _LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -139,6 +139,7 @@ class _Rewriter:
                     copy.output[number] = f"{name}/float16"
                     self._halves.discard(name)
                     self._cast(copy.output[number], TensorProto.FLOAT, name)
+                    self._casts[name, TensorProto.FLOAT16] = copy.output[number]  # for whoever uses it in the graph
 
     def _as_half(self, name: str) -> str:
         if name in self._halves:

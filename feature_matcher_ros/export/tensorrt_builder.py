@@ -8,6 +8,7 @@ from typing import Any
 
 from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.runtimes.engine_manifest import Profile
+from feature_matcher_ros.runtimes.own_files import replace_file
 from feature_matcher_ros.runtimes.tensorrt_library import TensorRT, make_logger
 
 OnProgress = Callable[[int, int], None]
@@ -56,7 +57,7 @@ def build_engine(
             f"({'; '.join(logger.errors[:2]) or 'without a reason'}): use the runtime onnx for it."
         )
     if measured is not None and timings is not None:
-        timings.write_bytes(bytes(measured.serialize()))
+        replace_file(timings, bytes(measured.serialize()))
     return bytes(serialized)
 
 
@@ -100,8 +101,11 @@ def _set_architectures(trt: Any, config: Any, architectures: Sequence[str]) -> N
 
 
 def _measured_before(config: Any, timings: Path) -> Any:
+    """What was measured by earlier builds; nothing, where that was by another version or is damaged."""
     measured = config.create_timing_cache(timings.read_bytes() if timings.is_file() else b"")
-    config.set_timing_cache(measured, ignore_mismatch=False)
+    if measured is None or not config.set_timing_cache(measured, ignore_mismatch=False):
+        measured = config.create_timing_cache(b"")
+        config.set_timing_cache(measured, ignore_mismatch=False)
     return measured
 
 

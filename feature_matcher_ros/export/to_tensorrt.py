@@ -19,6 +19,7 @@ from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.export.engine_profiles import (
     EngineBudget,
     Range,
+    dense_ranges,
     detection_ranges,
     matching_ranges,
     profile_of,
@@ -27,11 +28,13 @@ from feature_matcher_ros.export.half_precision import in_half_precision
 from feature_matcher_ros.export.standard_operators import with_standard_operators
 from feature_matcher_ros.export.tensorrt_builder import build_engine, known_architectures
 from feature_matcher_ros.extractors.point_graphs import DETECT
+from feature_matcher_ros.matchers.dense_graphs import BACKBONE, FINE, is_round_name
 from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
 from feature_matcher_ros.matchers.lightglue_graphs import is_stage_name
+from feature_matcher_ros.models.dense_config import DENSE_METHODS, config_from_manifest
 from feature_matcher_ros.runtimes import open_runtime
 from feature_matcher_ros.runtimes.engine_cache import EngineCache
-from feature_matcher_ros.runtimes.engine_manifest import EngineManifest, EngineSource, Environment
+from feature_matcher_ros.runtimes.engine_manifest import EngineManifest, EngineSource, Environment, Profile
 from feature_matcher_ros.runtimes.manifest import Manifest, read_manifest, verified_graph_path
 from feature_matcher_ros.runtimes.tensorrt_device import cuda_device, gpu_environment
 from feature_matcher_ros.runtimes.tensorrt_library import TensorRT, load_tensorrt
@@ -61,6 +64,14 @@ class EngineOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """How the engine of one graph is to be."""
+
+    precision: str
+    profiles: tuple[Profile, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BuiltEngine:
     """One engine of a network."""
 
@@ -77,9 +88,18 @@ def precisions_of(manifest: Manifest, precision: str) -> Mapping[str, str]:
     if precision not in PRECISIONS:
         raise ConfigError(f"the precision '{precision}' is unknown: choose one of {', '.join(PRECISIONS)}.")
     return {
-        name: FLOAT16 if precision == FLOAT16 and (is_stage_name(name) or name == DETECT) else FLOAT32
+        name: FLOAT16 if precision == FLOAT16 and _is_work(manifest.method, name) else FLOAT32
         for name in manifest.graphs
     }
+
+
+def _is_work(method: str, graph: str) -> bool:
+    """Whether a graph is most of the work and does not assign matches."""
+    if method == LIGHTGLUE:
+        return is_stage_name(graph)
+    if method in DENSE_METHODS:
+        return graph in (BACKBONE, FINE) or is_round_name(graph)
+    return graph == DETECT
 
 
 def prepared_graph(folder: Path, manifest: Manifest, name: str, precision: str) -> onnx.ModelProto:
@@ -112,21 +132,57 @@ def build_network(
         ConfigError: an architecture is unknown.
         OutputError: the cache cannot be written.
     """
-    library, cache, manifest = load_tensorrt(), cache or EngineCache(), read_manifest(folder)
+    library, cache = load_tensorrt(), cache or EngineCache()
     environment = build_environment(library, options.architectures)
-    ranges = [_ranges(folder, manifest, budget) for budget in options.budgets]
+    plans = planned_engines(folder, options.budgets, precisions)
+    return build_planned(folder, plans, environment, cache, on_progress, acceptance, options.rebuild)
+
+
+def planned_engines(
+    folder: Path, budgets: Sequence[EngineBudget], precisions: Mapping[str, str]
+) -> dict[str, EnginePlan]:
+    """How the engines of all graphs of a folder are to be, with a profile for each budget.
+
+    Raises:
+        RuntimeLoadError: the folder holds no graphs, or one of them cannot be opened.
+    """
+    manifest = read_manifest(folder)
+    ranges = [_ranges(folder, manifest, budget) for budget in budgets]
+    return {
+        name: EnginePlan(precisions[name], _distinct([profile_of(entry.spec, sizes) for sizes in ranges]))
+        for name, entry in manifest.graphs.items()
+    }
+
+
+def build_planned(
+    folder: Path,
+    plans: Mapping[str, EnginePlan],
+    environment: Environment,
+    cache: EngineCache,
+    on_progress: OnProgress = no_progress,
+    acceptance: Mapping[str, Any] | None = None,
+    rebuild: bool = False,
+) -> list[BuiltEngine]:
+    """Build the engines of some graphs of a folder; those that are there already only with ``rebuild``.
+
+    Raises:
+        RuntimeLoadError: a graph was changed, or cannot be built.
+        OutputError: the cache cannot be written.
+    """
+    library, manifest = load_tensorrt(), read_manifest(folder)
     built = []
-    for number, (name, entry) in enumerate(manifest.graphs.items()):
-        profiles = tuple(profile_of(entry.spec, sizes) for sizes in ranges)
-        source = EngineSource(entry.sha256, environment, precisions[name], profiles)
+    for number, (name, plan) in enumerate(plans.items()):
+        graph_sha256 = manifest.graphs[name].sha256
+        source = EngineSource(graph_sha256, environment, plan.precision, plan.profiles)
 
         def report(done: int, total: int, name: str = name, number: int = number) -> None:
-            on_progress(name, (number + done / total) / len(manifest.graphs))
+            on_progress(name, (number + done / total) / len(plans))
 
-        with cache.locked(entry.sha256):
-            present = None if options.rebuild else cache.holds(source.key, entry.sha256)
+        report(0, 1)
+        with cache.locked(graph_sha256):
+            present = None if rebuild else cache.holds(source.key, graph_sha256)
             if present is None:
-                graph = prepared_graph(folder, manifest, name, precisions[name])
+                graph = prepared_graph(folder, manifest, name, plan.precision)
                 found, content = _build(library, name, graph, source, cache.folder / _TIMINGS, report)
                 cache.store(found, content)
             else:
@@ -143,15 +199,16 @@ def build_environment(library: TensorRT, architectures: Sequence[str]) -> Enviro
         RuntimeLoadError: the GPU at hand is needed and missing.
         ConfigError: the library does not build for an architecture.
     """
-    known = known_architectures(library)
+    here = None if library.is_rtx else gpu_environment(library, cuda_device())
+    known = known_architectures(library) if here is None else here.architectures
     unknown = [name for name in architectures if name not in known]
     if unknown:
-        able = f"it builds for {', '.join(known)}" if known else "it builds for the GPU at hand only"
+        able = f"it builds for {', '.join(known)}" + ("" if here is None else ", the GPU at hand, only")
         raise ConfigError(
             f"{library.name} {library.version} does not build for compute capability {unknown[0]}: {able}."
         )
-    if not library.is_rtx:
-        return gpu_environment(library, cuda_device())
+    if here is not None:
+        return here
     chosen = tuple(sorted(set(architectures), key=float)) or tuple(name for name in known if name not in _UNFIT)
     return Environment(library.name, library.version, "", chosen)
 
@@ -180,9 +237,16 @@ def _build(
     return manifest, content
 
 
+def _distinct(profiles: Sequence[Profile]) -> tuple[Profile, ...]:
+    """Budgets that differ in what a graph does not take give it the same profile."""
+    return tuple(profile for number, profile in enumerate(profiles) if profile not in profiles[:number])
+
+
 def _ranges(folder: Path, manifest: Manifest, budget: EngineBudget) -> Mapping[str, Range]:
     if manifest.method == LIGHTGLUE:
         return matching_ranges(budget)
+    if manifest.method in DENSE_METHODS:
+        return dense_ranges(budget, config_from_manifest(manifest.method, dict(manifest.network)))
     multiple = int(manifest.network["multiple"])
     return detection_ranges(budget, multiple, _pixels_per_feature(folder, manifest))
 

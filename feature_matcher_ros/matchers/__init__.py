@@ -46,7 +46,7 @@ def create_matcher(config: FrontEndConfig) -> Matcher:
 
 
 def _detector_free(config: MatcherConfig) -> DetectorFree:
-    graphs = open_dense(_given_graphs(config), config.coarse == OPTIMIZED, num_threads=config.num_threads)
+    graphs = open_dense(_given_graphs(config), config.coarse == OPTIMIZED, config.runtime, config.num_threads)
     if graphs.config.method != config.name:
         raise RuntimeLoadError(
             f"{config.graphs} holds the graphs of '{graphs.config.method}', not of {config.name}: set matcher.name = "
@@ -91,8 +91,7 @@ def follow_config(matcher: Matcher, config: MatcherConfig) -> None:
 
 
 def _lightglue(extractor: Extractor, config: MatcherConfig) -> LightGlue:
-    folder = Path(config.graphs) if config.graphs else shipped_graphs(f"lightglue_{extractor.name}")
-    graphs = open_lightglue(folder, config.runtime, config.num_threads)
+    graphs = open_lightglue(lightglue_folder(config, extractor.name), config.runtime, config.num_threads)
     require_fitting_points(extractor, graphs.config)
     return LightGlue(extractor, graphs, lightglue_rules(config))
 
@@ -102,6 +101,15 @@ def _superglue(extractor: Extractor, config: MatcherConfig) -> SuperGlue:
     matcher = SuperGlue(extractor, graphs, config.min_score)
     matcher.extract(np.zeros((64, 64), np.uint8))  # no points, but descriptors of the kind that there will be
     return matcher
+
+
+def lightglue_folder(config: MatcherConfig, extractor: str) -> Path:
+    """Where the graphs lie: as configured, else those that ship for the points of an extractor.
+
+    Raises:
+        RuntimeLoadError: none ship for these.
+    """
+    return Path(config.graphs) if config.graphs else shipped_graphs(f"lightglue_{extractor}")
 
 
 def lightglue_rules(config: MatcherConfig) -> LightGlueRules:

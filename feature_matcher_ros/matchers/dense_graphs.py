@@ -16,7 +16,7 @@ from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
 from feature_matcher_ros.runtimes.manifest import Manifest, open_graph, read_manifest
 from feature_matcher_ros.runtimes.runtime import Runtime
 
-BACKBONE, FINE = "backbone", "fine"
+BACKBONE, ROUND, FINE = "backbone", "round", "fine"
 FULL, OPTIMIZED = "full", "optimized"  # dual softmax, or bare similarities
 FOLLOWING = "next_"  # before the name of a tensor that a round takes and gives
 
@@ -35,7 +35,12 @@ class DenseGraphs:
 
 def round_name(number: int) -> str:
     """The graph of a round, counted from 1."""
-    return f"round{number}"
+    return f"{ROUND}{number}"
+
+
+def is_round_name(name: str) -> bool:
+    """Whether a graph of that name is a round."""
+    return name.startswith(ROUND)
 
 
 def coarse_names(config: DenseConfig) -> tuple[str, ...]:

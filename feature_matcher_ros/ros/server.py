@@ -60,7 +60,7 @@ class Server:
         return tuple(wanted.topic for camera in self._cameras for wanted in camera.input.wanted if not wanted.is_info)
 
     def configure(self) -> None:
-        """Load the networks and announce what will be published.
+        """Load the networks, after building the engines that are wanted and missing; announce what will be published.
 
         Raises:
             FeatureMatcherError: a parameter, the calibration, the mask or a network cannot be used.
@@ -68,6 +68,7 @@ class Server:
         node = self._config.node
         self._diagnostics = self._graph.advertise(DIAGNOSTICS.name, DIAGNOSTICS.type_name, RELIABLE)
         with StartProgress(self._graph, self._diagnostics) as progress:
+            _build_engines(self._config, progress)
             self._matcher = matcher = create_matcher(self._config)
             progress.begin("matches an image with itself, which takes longest the first time")
             _warm_up(matcher)
@@ -184,6 +185,17 @@ class Server:
         for sentence in sentences if silence.is_news else ():
             _LOG.warning("%s%s", f"{camera.namespace}: " if camera.namespace else "", sentence)
         return " ".join(sentences)
+
+
+def _build_engines(config: LiveConfig, progress: StartProgress) -> None:
+    """Where onnx is missing nothing can be built; what is opened then says which command to run where it is."""
+    if "tensorrt" not in (config.matcher.runtime, config.extractor.runtime):
+        return
+    try:
+        from feature_matcher_ros.export.missing_engines import build_missing_engines
+    except ModuleNotFoundError:
+        return
+    build_missing_engines(config, on_progress=progress.on_engine)
 
 
 def _warm_up(matcher: Matcher) -> None:

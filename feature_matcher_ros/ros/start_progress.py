@@ -48,8 +48,13 @@ class StartProgress:
     def begin(self, step: str) -> None:
         """Say what is done next."""
         with self._changed:
-            self._step = step
-            self._changed.notify()
+            if step != self._step:
+                self._step = step
+                self._changed.notify()
+
+    def on_engine(self, graph: str, share: float) -> None:
+        """Say which engine is being built, and which share of all is done."""
+        self.begin(f"builds the engine of {graph}, {100.0 * share:.0f} % of all are built")
 
     def __enter__(self) -> StartProgress:
         self._listening.enter_context(hearing_of_graphs(self._on_graph))

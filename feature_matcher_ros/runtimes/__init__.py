@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from feature_matcher_ros.config import RUNTIMES
@@ -26,11 +27,11 @@ def open_runtime(graph_path: Path, spec: GraphSpec, name: str = "auto", num_thre
         raise RuntimeLoadError(f"the runtime '{name}' is unknown: choose one of {', '.join(RUNTIMES)}.")
     if name == "tensorrt":
         return _open_tensorrt(graph_path, spec)
-    if name == "auto" and _has_gpu():
+    if name == "auto" and _is_tensorrt_installed():
         try:
             return _open_tensorrt(graph_path, spec)
         except RuntimeLoadError as error:
-            _warn_of_fallback(str(error))
+            _warn_of_fallback(graph_path.parent, str(error))
     return _open_onnx(graph_path, spec, num_threads)
 
 
@@ -49,14 +50,17 @@ def _open_onnx(graph_path: Path, spec: GraphSpec, num_threads: int) -> Runtime:
 
 
 @cache
-def _has_gpu() -> bool:
-    """Whether there is a GPU to use; where there is none, nobody expects it to be used and nothing is said."""
-    from feature_matcher_ros.runtimes.tensorrt_library import driver_problem
-
-    return driver_problem() is None
+def _is_tensorrt_installed() -> bool:
+    """Whether somebody expects it to be used; where it is not installed nothing is said of it."""
+    return any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx"))
 
 
-@cache
-def _warn_of_fallback(reason: str) -> None:
-    """Say once in a process why a GPU is left unused."""
-    _logger.warning("networks run on the CPU, by ONNX Runtime, though there is a GPU: %s", reason)
+_warned: set[object] = set()
+
+
+def _warn_of_fallback(network: Path, reason: str) -> None:
+    """Say once for each network and each reason why TensorRT is left unused."""
+    is_news = not _warned & {network, reason}
+    _warned.update((network, reason))
+    level = logging.WARNING if is_news else logging.DEBUG
+    _logger.log(level, "%s runs on the CPU, by ONNX Runtime, though TensorRT is installed: %s", network.name, reason)

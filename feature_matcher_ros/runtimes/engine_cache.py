@@ -10,8 +10,6 @@ import fcntl
 import hashlib
 import logging
 import os
-import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,17 +17,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from feature_matcher_ros.errors import OutputError, RuntimeLoadError
+from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.runtimes.engine_manifest import (
     EngineManifest,
     Environment,
     manifest_text,
     read_engine_manifest,
 )
+from feature_matcher_ros.runtimes.own_files import replace_file, require_own, unwritable
 
 _logger = logging.getLogger(__name__)
 _SHORT = 16  # characters of a hash in the name of a file
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def default_engine_folder() -> Path:
@@ -44,6 +42,7 @@ class CachedEngine:
 
     manifest: EngineManifest
     content: bytes
+    path: Path
 
 
 class EngineCache:
@@ -70,7 +69,7 @@ class EngineCache:
         if not fitting:
             raise RuntimeLoadError(_why_none(manifests, environment, precision))
         manifest = max(fitting, key=lambda found: (found.chosen_at, found.key))
-        return CachedEngine(manifest, self._content(manifest))
+        return CachedEngine(manifest, self._content(manifest), self._path(graph_sha256, manifest.key))
 
     def holds(self, manifest_key: str, graph_sha256: str) -> EngineManifest | None:
         """The manifest of an unharmed engine with exactly this key; None where there is none."""
@@ -99,8 +98,8 @@ class EngineCache:
             OutputError: the folder cannot be written.
         """
         path = self._path(manifest.source.graph, manifest.key)
-        _replace(path, content)
-        _replace(path.with_suffix(".json"), manifest_text(manifest).encode())
+        replace_file(path, content)
+        replace_file(path.with_suffix(".json"), manifest_text(manifest).encode())
         return path
 
     def choose(self, manifest: EngineManifest, acceptance: Mapping[str, Any] | None) -> EngineManifest:
@@ -111,7 +110,9 @@ class EngineCache:
         """
         now = datetime.now(timezone.utc).isoformat()
         chosen = replace(manifest, chosen_at=now, acceptance=acceptance or manifest.acceptance)
-        _replace(self._path(manifest.source.graph, manifest.key).with_suffix(".json"), manifest_text(chosen).encode())
+        replace_file(
+            self._path(manifest.source.graph, manifest.key).with_suffix(".json"), manifest_text(chosen).encode()
+        )
         return chosen
 
     @contextmanager
@@ -120,13 +121,15 @@ class EngineCache:
 
         Raises:
             OutputError: the folder cannot be written.
+            RuntimeLoadError: others may write to it, so that no engine in it would be used.
         """
         place = self._place(graph_sha256)
         try:
             place.mkdir(parents=True, exist_ok=True, mode=0o700)
             file = (place / "lock").open("a")
         except OSError as error:
-            raise _unwritable(place, error) from error
+            raise unwritable(place, error) from error
+        require_own(place)
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -138,7 +141,7 @@ class EngineCache:
     def _content(self, manifest: EngineManifest) -> bytes:
         path = self._path(manifest.source.graph, manifest.key)
         for part in (path.parent, path, path.with_suffix(".json")):
-            _require_own(part)
+            require_own(part)
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != manifest.sha256:
             raise RuntimeLoadError(
@@ -184,42 +187,3 @@ def _named(environment: Environment) -> str:
     cuda = f" with CUDA {environment.cuda}" if environment.cuda else ""
     capabilities = ", ".join(environment.architectures)
     return f"{environment.library} {environment.version}{cuda} and compute capability {capabilities}"
-
-
-def _require_own(path: Path) -> None:
-    """Check that nobody but this user, or root, can have put something there.
-
-    Raises:
-        RuntimeLoadError: others may write there, or it is missing.
-    """
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise RuntimeLoadError(f"the engine {path} is missing: build it again.") from error
-    if found.st_uid not in (os.geteuid(), 0) or found.st_mode & _OTHERS_MAY_WRITE:
-        raise RuntimeLoadError(
-            f"{path} may be written by others than its user, and an engine is code: "
-            f"run chmod -R go-w {path.parent}, then build the engines again."
-        )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file under another name first: whoever looks sees all of it or nothing."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)  # with permissions for this user alone
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-
-
-def _unwritable(folder: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot write engines to {folder} ({error}): let XDG_CACHE_HOME name a writable one.")

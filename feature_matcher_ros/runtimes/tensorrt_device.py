@@ -7,7 +7,7 @@ thread that has one ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from math import prod
@@ -80,7 +80,7 @@ class CudaDevice:
         except self._driver.MemoryError as error:
             raise MatcherError(
                 f"the GPU has no {num_bytes / 1e6:.0f} MB left ({error}): "
-                "lower extractor.max_keypoints, or free memory of the GPU."
+                "lower max_keypoints or max_image_px in the configuration, or free memory of the GPU."
             ) from error
 
     def allocate_host(self, num_bytes: int) -> NDArray[np.uint8]:
@@ -134,7 +134,6 @@ class DeviceBuffer:
         self._host: NDArray[np.uint8] | None = None
         self._capacity = 0
         self._copied: Any = None  # the last copy between the two memories
-        self.epoch = 0  # counts how often it was filled
 
     @property
     def address(self) -> int:
@@ -142,7 +141,6 @@ class DeviceBuffer:
 
     def refill(self, num_bytes: int) -> int:
         """Make room for new content and return the address; what was there before is lost."""
-        self.epoch += 1
         if num_bytes > self._capacity:
             if self._memory is not None:
                 self._device.synchronize()  # somebody may still be reading
@@ -182,40 +180,45 @@ class DeviceBuffer:
 class DeviceTensor:
     """A tensor that stays on the GPU until somebody asks numpy for an array of it.
 
-    It is valid until the graph that gave it is run again.
+    Its memory is its own as long as somebody holds it: features of a keyframe outlive many runs of their graph.
     """
 
-    __slots__ = ("_buffer", "_device", "_epoch", "_is_on_its_way", "dtype", "shape")
+    __slots__ = ("_buffer", "_device", "_give_back", "_is_on_its_way", "dtype", "shape")
 
     def __init__(
-        self, device: CudaDevice, buffer: DeviceBuffer, shape: tuple[int, ...], dtype: np.dtype[Any], fetch: bool
+        self,
+        device: CudaDevice,
+        buffer: DeviceBuffer,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        give_back: Callable[[DeviceBuffer], None],
     ) -> None:
-        """Take what is in a buffer; with ``fetch``, begin to copy it to the host at once."""
-        self._device, self._buffer, self._epoch = device, buffer, buffer.epoch
+        """Take what is in a buffer, which is given back when nobody holds the tensor any more."""
+        self._device, self._buffer, self._give_back = device, buffer, give_back
         self.shape, self.dtype = shape, dtype
-        self._is_on_its_way = fetch
-        if fetch:
-            buffer.begin_download(self._num_bytes)
+        self._is_on_its_way = False
+
+    def __del__(self) -> None:
+        # Whoever fills the buffer next asks for that on the same stream, behind all that still reads it.
+        self._give_back(self._buffer)
 
     @property
     def address(self) -> int:
-        """Where it lies.
-
-        Raises:
-            MatcherError: it has been overwritten.
-        """
-        self._require_valid()
+        """Where it lies."""
         return self._buffer.address
 
     def __len__(self) -> int:
         return self.shape[0]
 
+    def fetch(self) -> None:
+        """Begin to copy it to the host, in an active context."""
+        self._buffer.begin_download(self._num_bytes)
+        self._is_on_its_way = True
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        self._require_valid()
         with self._device.active():
             if not self._is_on_its_way:
-                self._buffer.begin_download(self._num_bytes)
-                self._is_on_its_way = True
+                self.fetch()
             content = self._buffer.downloaded(self._num_bytes).copy()
         array: NDArray[Any] = content.view(self.dtype).reshape(self.shape)
         return array if dtype is None else array.astype(dtype)
@@ -223,13 +226,6 @@ class DeviceTensor:
     @property
     def _num_bytes(self) -> int:
         return prod(self.shape) * self.dtype.itemsize
-
-    def _require_valid(self) -> None:
-        if self._epoch != self._buffer.epoch:
-            raise MatcherError(
-                "a tensor on the GPU was overwritten by a later run of its graph: "
-                "make an array of it, with numpy.asarray, before running the graph again."
-            )
 
 
 def _import_pycuda() -> Any:

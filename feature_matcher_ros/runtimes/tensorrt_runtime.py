@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -13,8 +14,10 @@ from feature_matcher_ros.errors import MatcherError, RuntimeLoadError
 from feature_matcher_ros.runtimes.engine_cache import CachedEngine, EngineCache
 from feature_matcher_ros.runtimes.engine_manifest import Environment, Sizes
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec, require_same_spec
+from feature_matcher_ros.runtimes.kernel_cache import KernelCache, kernel_path
 from feature_matcher_ros.runtimes.manifest import sha256_of
 from feature_matcher_ros.runtimes.tensorrt_device import (
+    CudaDevice,
     DeviceBuffer,
     DeviceTensor,
     cuda_device,
@@ -31,10 +34,11 @@ from feature_matcher_ros.runtimes.tensorrt_library import (
 # What has so few bytes a row is there for the host to decide by, confidences and partners: it is copied at once,
 # while states, angles and maps stay on the GPU.
 _BYTES_OF_A_DECISION = 8
+_CHANGING = {"points", "points0", "points1", "matches"}  # dimensions that are another number at every call
 
 
 class TensorRtRuntime:
-    """One graph. What it returns may be fed to another one without leaving the GPU, until it is run again."""
+    """One graph. What it returns may be fed to another one without leaving the GPU."""
 
     def __init__(
         self, graph_path: Path, spec: GraphSpec, precision: str | None = None, cache: EngineCache | None = None
@@ -52,11 +56,14 @@ class TensorRtRuntime:
         with self._device.active():
             self._runtime = self._library.module.Runtime(self._logger)  # must outlive its engine
             self._engine = _deserialize(self._library, self._runtime, cached, self._logger)
-            self._context = self._create_context()
+            self._kernels: KernelCache | None = None
+            self._context = self._create_context(cached)
         require_same_spec(str(graph_path), spec, _declared_spec(self._library, self._engine))
         self._manifest = cached.manifest
         self._profile = 0
-        self._buffers = {tensor.name: DeviceBuffer(self._device) for tensor in (*spec.inputs, *spec.outputs)}
+        self._is_first_run = True
+        self._given = {tensor.name: DeviceBuffer(self._device) for tensor in spec.inputs}
+        self._idle: dict[str, list[DeviceBuffer]] = {tensor.name: [] for tensor in spec.outputs}
 
     @property
     def name(self) -> str:
@@ -85,12 +92,17 @@ class TensorRtRuntime:
                 self._require(self._context.set_tensor_address(name, self._address(name, value)))
             self._require(not self._context.infer_shapes())
             shapes = {tensor.name: tuple(self._context.get_tensor_shape(tensor.name)) for tensor in self._spec.outputs}
-            for tensor in self._spec.outputs:
-                num_bytes = prod(shapes[tensor.name]) * np.dtype(tensor.dtype).itemsize
-                address = self._buffers[tensor.name].refill(max(1, num_bytes))
-                self._require(self._context.set_tensor_address(tensor.name, address))
+            found = {tensor.name: self._output(tensor, shapes[tensor.name]) for tensor in self._spec.outputs}
+            for name, value in found.items():
+                self._require(self._context.set_tensor_address(name, value.address))
             self._require(self._context.execute_async_v3(self._device.stream))
-            return {tensor.name: self._output(tensor, shapes[tensor.name]) for tensor in self._spec.outputs}
+            for value in found.values():
+                if prod(value.shape[1:]) * value.dtype.itemsize <= _BYTES_OF_A_DECISION:
+                    value.fetch()
+            if self._is_first_run and self._kernels is not None:
+                self._kernels.keep()  # now, for not every process comes to an orderly end
+            self._is_first_run = False
+        return found
 
     def _choose_profile(self, shapes: Mapping[str, Sizes]) -> None:
         """Take the first profile, in the order of their sizes, that covers the shapes."""
@@ -101,19 +113,22 @@ class TensorRtRuntime:
             largest = ", ".join(f"{name} {sizes[2]}" for name, sizes in profiles[-1].shapes.items())
             raise MatcherError(
                 f"the engine of '{self._manifest.name}' takes {largest} at most and was given {given}: build it for "
-                "more with feature-matcher build --keypoints or --image-px, or lower extractor.max_keypoints."
+                "more with feature-matcher build --keypoints or --image-px, or lower max_keypoints, max_matches or "
+                "max_image_px in the configuration."
             )
         if number != self._profile:
             self._require(self._context.set_optimization_profile_async(number, self._device.stream))
             self._profile = number
 
     def _address(self, name: str, value: Any) -> int:
-        return value.address if isinstance(value, DeviceTensor) else self._buffers[name].upload(value)
+        return value.address if isinstance(value, DeviceTensor) else self._given[name].upload(value)
 
     def _output(self, tensor: TensorSpec, shape: Sizes) -> DeviceTensor:
-        dtype = np.dtype(tensor.dtype)
-        is_decision = prod(shape[1:]) * dtype.itemsize <= _BYTES_OF_A_DECISION
-        return DeviceTensor(self._device, self._buffers[tensor.name], shape, dtype, fetch=is_decision)
+        """Room for an output: that of one that nobody holds any more, if there is such."""
+        dtype, idle = np.dtype(tensor.dtype), self._idle[tensor.name]
+        buffer = idle.pop() if idle else DeviceBuffer(self._device)
+        buffer.refill(max(1, prod(shape) * dtype.itemsize))
+        return DeviceTensor(self._device, buffer, shape, dtype, give_back=idle.append)
 
     def _require(self, is_done: bool) -> None:
         if not is_done:
@@ -122,19 +137,28 @@ class TensorRtRuntime:
                 "build the engines again, or set the runtime to onnx."
             )
 
-    def _create_context(self) -> Any:
-        """Where the library finishes engines here, images of one size get kernels of their own and a CUDA graph.
+    def _create_context(self, cached: CachedEngine) -> Any:
+        """Where the library finishes engines here, images of one size get kernels of their own, and a CUDA graph.
 
         Numbers of points differ from call to call: for them that work would be done again and again.
         """
         if not self._library.is_rtx:
             return self._engine.create_execution_context()
         trt, config = self._library.module, self._engine.create_runtime_config()
+        sizes = {size for tensor in self._spec.inputs for size in tensor.shape}
         kernels, graphs = trt.DynamicShapesKernelSpecializationStrategy, trt.CudaGraphStrategy
-        is_steady = any("height" in tensor.shape for tensor in self._spec.inputs)
-        config.dynamic_shapes_kernel_specialization_strategy = kernels.LAZY if is_steady else kernels.NONE
-        config.cuda_graph_strategy = graphs.WHOLE_GRAPH_CAPTURE if is_steady else graphs.DISABLED
+        config.dynamic_shapes_kernel_specialization_strategy = kernels.NONE if sizes & _CHANGING else kernels.LAZY
+        config.cuda_graph_strategy = graphs.WHOLE_GRAPH_CAPTURE if "height" in sizes else graphs.DISABLED
+        self._kernels = KernelCache(
+            config, kernel_path(cached, f"{self._device.name} {self._device.compute_capability}")
+        )
+        weakref.finalize(self, _keep, self._device, self._kernels)  # those, too, that were compiled later
         return self._engine.create_execution_context(config)
+
+
+def _keep(device: CudaDevice, kernels: KernelCache) -> None:
+    with device.active():
+        kernels.keep()
 
 
 def _find(graph_path: Path, environment: Environment, precision: str | None, cache: EngineCache) -> CachedEngine:

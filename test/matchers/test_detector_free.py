@@ -11,6 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="exporting networks needs torch: pip install feature_matcher_ros[torch]")
 
+from tiny_dense_networks import NETWORKS, untrained, untrained_loftr  # noqa: E402
+
 from feature_matcher_ros.config import FrontEndConfig, override  # noqa: E402
 from feature_matcher_ros.datatypes import Features, Matches, StopReason  # noqa: E402
 from feature_matcher_ros.errors import ConfigError, MatcherError, RuntimeLoadError  # noqa: E402
@@ -21,42 +23,11 @@ from feature_matcher_ros.matchers import create_matcher  # noqa: E402
 from feature_matcher_ros.matchers.adaptive import StopRule  # noqa: E402
 from feature_matcher_ros.matchers.dense_graphs import DenseGraphs, open_dense  # noqa: E402
 from feature_matcher_ros.matchers.detector_free import DenseRules, DetectorFree, calibrated  # noqa: E402
-from feature_matcher_ros.models.dense_config import DENSE_METHODS, EfficientLoftrConfig, LoftrConfig  # noqa: E402
-from feature_matcher_ros.models.dense_network import DenseNetwork  # noqa: E402
-from feature_matcher_ros.models.efficient_loftr import EfficientLoftr  # noqa: E402
-from feature_matcher_ros.models.loftr import Loftr  # noqa: E402
+from feature_matcher_ros.models.dense_config import DENSE_METHODS  # noqa: E402
 from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs  # noqa: E402
 
-TINY = EfficientLoftrConfig(widths=(12, 16, 32), blocks=(1, 1, 2), heads=1, rounds=2, has_confidence=True)
 ALL = DenseRules(min_score=0.0, stop=StopRule(None))
 ODD_SIZES = ((100, 75), (161, 97), (320, 240))  # (width, height)
-
-
-def normalised(network: DenseNetwork) -> DenseNetwork:
-    """Untrained, but its features are normalised within either image, so that equal ones are the most similar."""
-    for number, layer in enumerate(network.loftr_coarse.layers):
-        layer.norm2.weight.fill_(20.0 if number == 0 else 0.0)
-    return network
-
-
-def untrained() -> EfficientLoftr:
-    torch.manual_seed(0)
-    return normalised(EfficientLoftr(TINY).eval().requires_grad_(False))
-
-
-def untrained_loftr(has_dustbin: bool = False) -> Loftr:
-    torch.manual_seed(0)
-    config = LoftrConfig(widths=(16, 16, 32), heads=1, fine_heads=1, rounds=2, has_dustbin=has_dustbin)
-    network = Loftr(config).eval().requires_grad_(False)
-    network.backbone.layer3_outconv.weight.mul_(10.0)  # against the position encoding
-    return normalised(network)
-
-
-NETWORKS = {
-    "efficient_loftr": lambda: untrained().merge(),
-    "loftr": untrained_loftr,
-    "loftr by transport": lambda: untrained_loftr(has_dustbin=True),
-}
 
 
 @pytest.fixture(scope="module", params=NETWORKS)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from feature_matcher_ros.errors import OutputError, RuntimeLoadError
-from feature_matcher_ros.runtimes import engine_cache
+from feature_matcher_ros.runtimes import own_files
 from feature_matcher_ros.runtimes.engine_cache import EngineCache, default_engine_folder
 from feature_matcher_ros.runtimes.engine_manifest import EngineManifest, EngineSource, Environment, Profile
 
@@ -157,7 +157,7 @@ def test_a_write_that_fails_leaves_what_was_there(cache: EngineCache, monkeypatc
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine_cache.os, "fsync", full)
+        patch.setattr(own_files.os, "fsync", full)
         with pytest.raises(OutputError, match=r"No space left on device.*XDG_CACHE_HOME"):
             cache.store(manifest(SOURCE, b"new"), b"new")
     assert cache.find(GRAPH, HERE).content == CONTENT

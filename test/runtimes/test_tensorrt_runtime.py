@@ -7,7 +7,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,18 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from fake_tensorrt import FakeContext, FakeEngine, Gpu, engine_bytes, fake_driver, fake_library
+from fake_tensorrt import (
+    FakeBuilder,
+    FakeCache,
+    FakeConfig,
+    FakeContext,
+    FakeEngine,
+    FakeRtxBuilderConfig,
+    Gpu,
+    engine_bytes,
+    fake_library,
+)
+from gpu_machine import Machine, gpu_machine
 
 from feature_matcher_ros import runtimes
 from feature_matcher_ros.cli import main
@@ -24,12 +35,12 @@ from feature_matcher_ros.errors import MatcherError, RuntimeLoadError
 from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule
 from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
-from feature_matcher_ros.runtimes import open_runtime, tensorrt_device, tensorrt_library, tensorrt_runtime
+from feature_matcher_ros.runtimes import open_runtime, own_files, tensorrt_device, tensorrt_library
 from feature_matcher_ros.runtimes.engine_cache import EngineCache
 from feature_matcher_ros.runtimes.engine_manifest import EngineManifest, EngineSource, Environment, Profile
 from feature_matcher_ros.runtimes.manifest import read_manifest
 from feature_matcher_ros.runtimes.tensorrt_device import CudaDevice, DeviceTensor
-from feature_matcher_ros.runtimes.tensorrt_library import TensorRT, driver_problem, load_tensorrt, require_driver
+from feature_matcher_ros.runtimes.tensorrt_library import driver_problem, load_tensorrt, require_driver
 from feature_matcher_ros.runtimes.tensorrt_runtime import TensorRtRuntime
 
 SHIPPED = Path(__file__).parents[2] / "engines" / "lightglue_sift"
@@ -58,33 +69,10 @@ def store(cache: EngineCache, name: str, environment: Environment = BUILT_FOR, c
     return path
 
 
-@dataclass
-class Machine:
-    """A computer with a GPU, as far as the runtime can tell."""
-
-    gpu: Gpu
-    cache: EngineCache
-    opened: list[FakeEngine]
-
-
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Machine]:
-    gpu, opened = Gpu(), []
-    library = TensorRT(fake_library(gpu, opened), "tensorrt_rtx")
-    for module in (tensorrt_device, tensorrt_runtime):
-        monkeypatch.setattr(module, "require_driver", lambda: None)
-    monkeypatch.setattr(tensorrt_library, "driver_problem", lambda: None)
-    monkeypatch.setattr(tensorrt_device, "_import_pycuda", lambda: fake_driver(gpu))
-    monkeypatch.setattr(tensorrt_runtime, "load_tensorrt", lambda: library)
-    device = CudaDevice()
-    monkeypatch.setattr(tensorrt_runtime, "cuda_device", lambda: device)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for function in (runtimes._has_gpu, runtimes._warn_of_fallback):
-        function.cache_clear()
-    yield Machine(gpu, EngineCache(), opened)
-    assert gpu.num_active == 0, "every thread gives its context back"
-    for function in (runtimes._has_gpu, runtimes._warn_of_fallback):
-        function.cache_clear()
+    with gpu_machine(monkeypatch, tmp_path) as found:
+        yield found
 
 
 def features(num_points: int, seed: int) -> Features:
@@ -166,17 +154,19 @@ def test_the_smallest_profile_that_fits_is_taken(machine: Machine) -> None:
     assert np.isfinite(np.asarray(runtime.run(stage_inputs(20, 5))["certainty"])).all()
 
 
-def test_a_tensor_that_was_overwritten_is_not_read(machine: Machine) -> None:
+def test_a_tensor_is_good_as_long_as_it_is_held_and_its_memory_is_used_again(machine: Machine) -> None:
     store(machine.cache, "stage2")
     runtime = TensorRtRuntime(SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec, cache=machine.cache)
     first = runtime.run(stage_inputs(30, 20))["next_state"]
     assert isinstance(first, DeviceTensor) and first.shape == (50, 128) and len(first) == 50
+    other = runtime.run(stage_inputs(20, 30))["next_state"]
+    assert other.address != first.address
     kept = np.asarray(first)
-    runtime.run(stage_inputs(20, 30))
-    for use in (np.asarray, lambda tensor: tensor.address):
-        with pytest.raises(MatcherError, match="was overwritten by a later run"):
-            use(first)
+    assert not np.array_equal(kept, np.asarray(other))
+    num_allocated, address = len(machine.gpu.memory), first.address
+    del first
     again = runtime.run(stage_inputs(30, 20))["next_state"]
+    assert again.address == address and len(machine.gpu.memory) == num_allocated
     np.testing.assert_array_equal(np.asarray(again), kept)
     np.testing.assert_array_equal(np.asarray(again, dtype=np.float64), kept)
 
@@ -185,7 +175,7 @@ def test_a_full_gpu_is_one_sentence(machine: Machine) -> None:
     store(machine.cache, "stage2")
     runtime = TensorRtRuntime(SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec, cache=machine.cache)
     machine.gpu.capacity = 1 << 18
-    with pytest.raises(MatcherError, match=r"the GPU has no 0 MB left .*: lower extractor\.max_keypoints"):
+    with pytest.raises(MatcherError, match=r"the GPU has no 0 MB left .*: lower max_keypoints"):
         runtime.run(stage_inputs(200, 200))
 
 
@@ -221,20 +211,42 @@ def test_auto_falls_back_with_one_warning_and_a_choice_never(
     machine: Machine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, spec = SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec
+    head, head_spec = SHIPPED / "head2.onnx", MANIFEST.graphs["head2"].spec
     with caplog.at_level(logging.INFO):
         assert [open_runtime(path, spec).name for _ in range(3)] == ["onnx"] * 3
+        assert open_runtime(head, head_spec).name == "onnx", "of the same network, for the same reason"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "though there is a GPU: stage2.onnx cannot be run by TensorRT: there is no engine" in caplog.text
+    assert "lightglue_sift runs on the CPU, by ONNX Runtime, though TensorRT is installed: stage2.onnx" in caplog.text
     store(machine.cache, "stage2")
     assert open_runtime(path, spec).name == "tensorrt"
     assert open_runtime(path, spec, "onnx").name == "onnx"
     states = open_runtime(path, spec).run(stage_inputs(9, 7))  # and what one gives, the other takes
     given = {**stage_inputs(9, 7), "state": states["next_state"]}
     assert open_runtime(path, spec, "onnx").run(given)["next_state"].shape == (16, 128)
-    runtimes._has_gpu.cache_clear()
-    monkeypatch.setattr(tensorrt_library, "driver_problem", lambda: "there is no NVIDIA driver")
-    caplog.clear()
-    assert open_runtime(path, spec).name == "onnx" and not caplog.records
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_without_a_gpu_auto_warns_only_where_tensorrt_was_installed(
+    is_installed: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorrt_library, "driver_problem", lambda: "there is no NVIDIA driver on this machine")
+    monkeypatch.setattr(runtimes, "_is_tensorrt_installed", lambda: is_installed)
+    monkeypatch.setattr(runtimes, "_warned", set())
+    with caplog.at_level(logging.INFO):
+        for name in ("stage2", "head2"):
+            assert open_runtime(SHIPPED / f"{name}.onnx", MANIFEST.graphs[name].spec).name == "onnx"
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * is_installed
+    assert not is_installed or "there is no NVIDIA driver" in caplog.text
+
+
+def test_whether_tensorrt_is_installed_is_found_out_without_importing_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    for answer in (None, object()):
+        runtimes._is_tensorrt_installed.cache_clear()
+        monkeypatch.setattr(runtimes, "find_spec", lambda name, answer=answer: asked.append(name) or answer)
+        assert runtimes._is_tensorrt_installed() == (answer is not None)
+    runtimes._is_tensorrt_installed.cache_clear()
+    assert asked == ["tensorrt", "tensorrt_rtx", "tensorrt"]
 
 
 def test_numbers_of_points_get_no_kernels_of_their_own(machine: Machine) -> None:
@@ -242,6 +254,76 @@ def test_numbers_of_points_get_no_kernels_of_their_own(machine: Machine) -> None
     TensorRtRuntime(SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec)
     (config,) = machine.opened[0].configs
     assert (config.dynamic_shapes_kernel_specialization_strategy, config.cuda_graph_strategy) == ("none", "disabled")
+
+
+def opened_stage(machine: Machine) -> TensorRtRuntime:
+    return TensorRtRuntime(SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec, cache=machine.cache)
+
+
+def kernel_files(machine: Machine) -> list[Path]:
+    return sorted(machine.cache.folder.rglob("*.kernels"))
+
+
+def test_kernels_are_compiled_once_for_an_engine_and_a_gpu(machine: Machine) -> None:
+    store(machine.cache, "stage2")
+    expected = np.asarray(opened_stage(machine).run(stage_inputs(9, 7))["certainty"])
+    assert machine.gpu.num_compiled == 1
+    (path,) = kernel_files(machine)  # written after the first run already
+    assert path.stat().st_mode & 0o077 == 0
+    found = np.asarray(opened_stage(machine).run(stage_inputs(9, 7))["certainty"])
+    assert machine.gpu.num_compiled == 1
+    np.testing.assert_array_equal(found, expected)
+    machine.gpu.name = "another"
+    opened_stage(machine).run(stage_inputs(9, 7))
+    assert machine.gpu.num_compiled == 2 and len(kernel_files(machine)) == 2
+
+
+@pytest.mark.parametrize("harm", ["truncated", "changed", "writable by others"])
+def test_kernels_that_are_harmed_are_compiled_again(
+    machine: Machine, harm: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store(machine.cache, "stage2")
+    opened_stage(machine).run(stage_inputs(9, 7))
+    (path,) = kernel_files(machine)
+    good = path.read_bytes()
+    if harm == "writable by others":
+        path.chmod(0o602)
+    else:
+        path.write_bytes(good[:-1] if harm == "truncated" else good[:-1] + b"!")
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(FakeCache, "deserialize", lambda self, blob: pytest.fail("the library saw it"))
+        opened_stage(machine).run(stage_inputs(9, 7))
+    assert machine.gpu.num_compiled == 2 and "kernels are compiled anew" in caplog.text
+    assert path.read_bytes() == good and path.stat().st_mode & 0o077 == 0
+
+
+def test_kernels_of_another_driver_are_replaced_and_later_ones_are_kept_at_the_end(machine: Machine) -> None:
+    store(machine.cache, "stage2")
+    opened_stage(machine).run(stage_inputs(9, 7))
+    (path,) = kernel_files(machine)
+    stale = b'["of an older driver", []]'
+    path.write_bytes(hashlib.sha256(stale).digest() + stale)
+    runtime = opened_stage(machine)
+    runtime.run(stage_inputs(9, 7))
+    assert machine.gpu.num_compiled == 2 and b"older driver" not in path.read_bytes()
+    runtime._context._config.compile("specialised")  # in the background, when it gets to it
+    del runtime
+    assert b"specialised" in path.read_bytes()
+
+
+def test_a_folder_that_cannot_be_written_costs_time_only(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store(machine.cache, "stage2")
+    runtime = opened_stage(machine)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(own_files.os, "fsync", full)
+        runtime.run(stage_inputs(9, 7))
+    assert "compiled kernels are not kept: cannot write" in caplog.text and kernel_files(machine) == []
 
 
 def test_a_missing_pycuda_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,22 +389,40 @@ def test_without_a_gpu_the_choice_of_tensorrt_ends_with_one_sentence(
 
 def test_the_fakes_have_nothing_that_the_real_library_has_not() -> None:
     trt = pytest.importorskip("tensorrt_rtx", reason="its wheel says what there is: pip install tensorrt-rtx")
-    library = fake_library(Gpu(), [])
+    gpu = Gpu()
+    library = fake_library(gpu, [])
     for fake, real in (
         (FakeEngine, trt.ICudaEngine),
         (FakeContext, trt.IExecutionContext),
+        (FakeCache, trt.IRuntimeCache),
+        (FakeConfig, trt.IRuntimeConfig),
+        (FakeBuilder, trt.Builder),
+        (FakeRtxBuilderConfig, trt.IBuilderConfig),
         (library.Runtime, trt.Runtime),
-        (SimpleNamespace(dynamic_shapes_kernel_specialization_strategy=0, cuda_graph_strategy=0), trt.IRuntimeConfig),
+        (library.OnnxParser, trt.OnnxParser),
     ):
-        names = [name for name in dir(fake) if not name.startswith("_")]
-        assert names and [name for name in names if not hasattr(real, name)] == []
-        for name in names:
+        for name in (name for name in vars(fake) if not name.startswith("_") and callable(getattr(fake, name))):
+            if (fake.__name__, name) in OWN:
+                continue
             described = getattr(real, name).__doc__ or ""
-            if callable(getattr(fake, name)):
-                taken = getattr(fake, name).__code__.co_varnames[1 : getattr(fake, name).__code__.co_argcount]
-                missing = [word for word in taken if f"{word}:" not in described and word != "config"]
-                assert missing == [], f"{name} takes no {missing}"
+            taken = getattr(fake, name).__code__.co_varnames[1 : getattr(fake, name).__code__.co_argcount]
+            missing = [word for word in taken if f"{word}:" not in described and word != "config"]
+            assert missing == [], f"{name} takes no {missing}"
+    for name in FakeRtxBuilderConfig._allowed:
+        assert hasattr(trt.IBuilderConfig, name)
+    for name in ("dynamic_shapes_kernel_specialization_strategy", "cuda_graph_strategy"):
+        assert hasattr(trt.IRuntimeConfig, name) and hasattr(FakeConfig(gpu), name)
     for enumeration in ("TensorIOMode", "DynamicShapesKernelSpecializationStrategy", "CudaGraphStrategy"):
         assert set(vars(getattr(library, enumeration))) <= set(getattr(trt, enumeration).__members__)
+    for enumeration in ("BuilderFlag", "ComputeCapability"):
+        assert set(getattr(library, enumeration).__members__) <= set(getattr(trt, enumeration).__members__)
     assert set(vars(library.ILogger.Severity)) == set(trt.ILogger.Severity.__members__)
     assert np.dtype(trt.nptype(trt.DataType.INT64)).name == "int64"
+
+
+OWN = {
+    ("FakeEngine", "output_shapes"),
+    ("FakeContext", "output_shapes"),
+    ("FakeConfig", "compile"),
+    ("FakeBuilder", "config_class"),
+}
