@@ -18,7 +18,9 @@ _LICENCE = "that of your images and settings"
 
 def train(
     photographs: Annotated[Path | None, typer.Argument(help="Folder of images; without, procedural ones.")] = None,
-    preset: Annotated[str, typer.Option(help="sift: the shipped matcher. smoke: a tiny one, in minutes.")] = "sift",
+    preset: Annotated[
+        str, typer.Option(help="sift: the shipped matcher. efficient_loftr: without points. smoke: tiny, in minutes.")
+    ] = "sift",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; resumes what is there.")] = Path(
         "runs/train"
     ),
@@ -55,7 +57,7 @@ def train(
         return
     graphs = output / "graphs"
     export_checkpoint(trained.weights, graphs, _LICENCE)
-    thresholds = exit_thresholds(graphs, trained.held_back)
+    thresholds = () if config.is_dense else exit_thresholds(graphs, trained.held_back)
     manifest = export_checkpoint(trained.weights, graphs, _LICENCE, thresholds)
     draw_training_curves(output / "metrics.jsonl", output / "curves.png")
     console.print(f"weights: {trained.weights}\ngraphs: {graphs} ({len(manifest.graphs)})")

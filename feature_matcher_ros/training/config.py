@@ -8,6 +8,7 @@ from typing import Any
 
 from feature_matcher_ros.config import ExtractorConfig
 from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.models.dense_config import EfficientLoftrConfig
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 
 
@@ -15,7 +16,7 @@ from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 class DataConfig:
     """Which views are made; each scene is seen ``views_per_scene`` times, and any two of them make a pair."""
 
-    extractor: ExtractorConfig
+    extractor: ExtractorConfig | None  # None: for networks that see the images themselves
     image_size: tuple[int, int] = (640, 480)  # (width, height)
     num_scenes: int = 600
     rendered_share: float = 0.4  # rooms with photographs on walls and boxes; the others are photographs lying in space
@@ -42,10 +43,10 @@ class TrainingConfig:
     """The recipe."""
 
     data: DataConfig
-    network: LightGlueConfig
+    network: LightGlueConfig | EfficientLoftrConfig
     matching: StageConfig  # first: matches, from every layer
     confidence: StageConfig  # second: the confidence classifiers alone
-    num_keypoints: int = 256  # of each image of a pair, the best ones
+    num_keypoints: int = 256  # of each image of a pair, the best ones; of a dense network, cells that are refined
     batch_size: int = 8  # pairs
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
@@ -54,7 +55,15 @@ class TrainingConfig:
     validation_pairs: int = 128
     seed: int = 0
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether the network has no detector."""
+        return isinstance(self.network, EfficientLoftrConfig)
 
+
+_EFFICIENT_LOFTR = EfficientLoftrConfig(
+    widths=(32, 64, 128), blocks=(1, 2, 4), heads=4, rounds=3, has_confidence=True
+)  # a quarter of the authors' arithmetic for a convolution, and a quarter of their convolutions
 _SIFT = LightGlueConfig(descriptor_size=128, width=128, heads=4, layers=6, scale_orientation=True, project_input=True)
 
 PRESETS = {
@@ -63,6 +72,14 @@ PRESETS = {
         network=_SIFT,
         matching=StageConfig(steps=60_000, learning_rate=5e-4),
         confidence=StageConfig(steps=1_500, learning_rate=1e-2),
+    ),
+    "efficient_loftr": TrainingConfig(
+        data=DataConfig(None, (256, 192), num_scenes=2000, rendered_share=0.5),
+        network=_EFFICIENT_LOFTR,
+        matching=StageConfig(steps=40_000, learning_rate=1.5e-3, warmup_steps=50),
+        confidence=StageConfig(steps=1_000, learning_rate=1e-2),
+        num_keypoints=48,
+        batch_size=4,
     ),
     "smoke": TrainingConfig(
         data=DataConfig(
@@ -99,7 +116,8 @@ def recipe_of(config: DataConfig | TrainingConfig) -> dict[str, Any]:
     content = asdict(config)
     extractor = content.get("data", content)["extractor"]
     for name in ("runtime", "num_threads"):
-        del extractor[name]
+        if extractor is not None:
+            del extractor[name]
     return content
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.nn import functional
 
 from feature_matcher_ros.models.lightglue import Assignment, LightGlueModel
 from feature_matcher_ros.training.ground_truth import UNMATCHABLE, Labels, label_pairs
+from feature_matcher_ros.training.match_counts import MatchCounts
 from feature_matcher_ros.training.pair_batches import PairBatch
 
 
@@ -90,26 +90,6 @@ def _assigned(model: LightGlueModel, layer: int, states: tuple[Tensor, Tensor]) 
     """For the points of both images (B, N0 + N1) the number of the likeliest partner, the last one meaning none."""
     pairs = model.assignment(layer, *states)
     return torch.cat((pairs[:, :-1].argmax(dim=2), pairs[:, :, :-1].argmax(dim=1)), dim=1)
-
-
-@dataclass(frozen=True, slots=True)
-class MatchCounts:
-    """How the matches read off one layer compare with the truth."""
-
-    correct: int
-    wrong: int  # of a point with another partner, or with none
-    true: int  # that could have been found
-
-    @property
-    def precision(self) -> float:
-        return self.correct / max(1, self.correct + self.wrong)
-
-    @property
-    def recall(self) -> float:
-        return self.correct / max(1, self.true)
-
-    def __add__(self, other: MatchCounts) -> MatchCounts:
-        return MatchCounts(self.correct + other.correct, self.wrong + other.wrong, self.true + other.true)
 
 
 def count_matches(log_assignment: Tensor, labels: Labels, min_score: float = 0.1) -> MatchCounts:

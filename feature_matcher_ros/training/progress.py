@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from feature_matcher_ros.training.lightglue_loss import MatchCounts
+from feature_matcher_ros.training.match_counts import MatchCounts
 
 _log = logging.getLogger(__name__)
 

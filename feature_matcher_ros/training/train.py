@@ -6,19 +6,19 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
 
 from feature_matcher_ros.errors import TrainingError
 from feature_matcher_ros.models.checkpoint import read_checkpoint
-from feature_matcher_ros.models.lightglue import lightglue_from_checkpoint
 from feature_matcher_ros.training.config import TrainingConfig
 from feature_matcher_ros.training.photographs import find_photographs
 from feature_matcher_ros.training.progress import ProgressCallback
+from feature_matcher_ros.training.tasks import task_of
 from feature_matcher_ros.training.trainer import Trainer, TrainerOptions, is_first_process, write_weights
 from feature_matcher_ros.training.view_store import ViewStore
-from feature_matcher_ros.training.views import View
 
 Counted = Callable[[int, int], None]
 
@@ -38,12 +38,12 @@ class Trained:
     """What came of a training run."""
 
     weights: Path
-    held_back: Sequence[Sequence[View]]  # the scenes that the network was not trained on
+    held_back: Sequence[Sequence[Any]]  # the scenes that the network was not trained on
 
 
 def make_scenes(
     config: TrainingConfig, places: TrainingPlaces, on_progress: Counted = lambda done, total: None
-) -> list[list[View]]:
+) -> list[list[Any]]:
     """Make the views that are missing, in parallel processes, and read the views of all scenes.
 
     Raises:
@@ -51,7 +51,7 @@ def make_scenes(
         OutputError: they cannot be written.
     """
     photographs = find_photographs(places.photographs) if places.photographs else []
-    store = ViewStore(places.views or places.output / "views", config.data, photographs)
+    store = ViewStore(places.views or places.output / "views", config.data, task_of(config).view_format, photographs)
     if is_first_process():
         store.prepare(on_progress=on_progress)
     if distributed.is_initialized():
@@ -62,7 +62,7 @@ def make_scenes(
 def train(
     config: TrainingConfig,
     places: TrainingPlaces,
-    scenes: Sequence[Sequence[View]],
+    scenes: Sequence[Sequence[Any]],
     options: TrainerOptions | None = None,
     on_progress: ProgressCallback = lambda progress: None,
 ) -> Trained:
@@ -73,10 +73,11 @@ def train(
         OutputError: something cannot be written.
         ConfigError, TrainingError: the run cannot go on where it was interrupted, or has diverged.
     """
-    initial = lightglue_from_checkpoint(read_checkpoint(places.initial)) if places.initial else None
+    task = task_of(config)
+    initial = task.from_checkpoint(read_checkpoint(places.initial)) if places.initial else None
     trainer = Trainer(config, scenes, places.output, options, on_progress, initial)
     model = trainer.run()
-    path = places.output / f"lightglue_{config.data.extractor.name}.safetensors"
+    path = places.output / f"{task.name}.safetensors"
     if is_first_process():
         write_weights(model, path)
     return Trained(path, trainer.held_back)

@@ -1,4 +1,4 @@
-"""Trains a LightGlue network in two stages (paper, section 3.4): matches first, then when to stop."""
+"""Trains a network in two stages (as in LightGlue's section 3.4): matches first, then when to stop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -16,23 +17,12 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from feature_matcher_ros.errors import OutputError, TrainingError, WeightsError
-from feature_matcher_ros.models.lightglue import LightGlueModel
 from feature_matcher_ros.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from feature_matcher_ros.training.config import StageConfig, TrainingConfig
-from feature_matcher_ros.training.ground_truth import label_pairs
-from feature_matcher_ros.training.initial_weights import untrained_lightglue
-from feature_matcher_ros.training.lightglue_loss import (
-    ConfidenceObjective,
-    MatchCounts,
-    MatchingObjective,
-    count_matches,
-    run_layers,
-)
-from feature_matcher_ros.training.pair_batches import PairBatch, PairBatches
+from feature_matcher_ros.training.match_counts import MatchCounts
 from feature_matcher_ros.training.progress import MetricsLog, ProgressCallback, TrainingProgress
-from feature_matcher_ros.training.views import View
+from feature_matcher_ros.training.tasks import CONFIDENCE, MATCHING, Batch, task_of
 
-MATCHING, CONFIDENCE = "matching", "confidence"
 _VALIDATION_SEED = 1_000_003
 
 
@@ -56,11 +46,11 @@ class Trainer:
     def __init__(
         self,
         config: TrainingConfig,
-        scenes: Sequence[Sequence[View]],
+        scenes: Sequence[Sequence[Any]],
         folder: Path,
         options: TrainerOptions | None = None,
         on_progress: ProgressCallback = lambda progress: None,
-        initial: LightGlueModel | None = None,
+        initial: nn.Module | None = None,
     ) -> None:
         """Take the last scenes for validation and the others for training; begin with the weights of ``initial``.
 
@@ -70,7 +60,7 @@ class Trainer:
             WeightsError: the weights to begin with are those of another network.
         """
         self._config, self._options, self._folder = config, options or TrainerOptions(), folder
-        self._on_progress = on_progress
+        self._task, self._on_progress = task_of(config), on_progress
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -79,7 +69,7 @@ class Trainer:
         self._scenes, self.held_back = scenes[:-held_back], scenes[-held_back:]
         count = math.ceil(config.validation_pairs / config.batch_size)
         self._validation = [*self._batches(self.held_back, count, (config.seed, _VALIDATION_SEED))]
-        self._model = untrained_lightglue(config.network, config.seed).to(self._options.device)
+        self._model = self._task.untrained().to(self._options.device)
         if initial is not None:
             self._model.load_state_dict(_fitting(initial, config).state_dict())
         self._average = self._new_average()
@@ -91,7 +81,7 @@ class Trainer:
     def _checkpoint_path(self) -> Path:
         return self._folder / "checkpoint.pth"
 
-    def run(self) -> LightGlueModel:
+    def run(self) -> nn.Module:
         """Run what is left of both stages and return the network.
 
         Raises:
@@ -99,27 +89,24 @@ class Trainer:
             OutputError: a checkpoint cannot be written.
         """
         if self._resumed is None or self._resumed.stage == MATCHING:
-            self._run_stage(MATCHING, self._config.matching, MatchingObjective(self._model))
+            self._run_stage(MATCHING, self._config.matching)
             self._model.load_state_dict(self._average.module.state_dict())
             # A mean of its own: the long memory of the first stage would hold this short one back.
             self._average = self._new_average()
-        self._run_stage(CONFIDENCE, self._config.confidence, ConfidenceObjective(self._model))
+        self._run_stage(CONFIDENCE, self._config.confidence)
         return self._average.module.eval()
 
     def validate(self) -> tuple[MatchCounts, ...]:
         """Matches of every layer of the averaged network, on pairs of scenes that it was not trained on."""
-        model = self._average.module
-        totals = [MatchCounts(0, 0, 0)] * self._config.network.layers
+        device = self._options.device
         with torch.inference_mode():
-            for batch in self._validation:
-                on_device = batch.to(self._options.device)
-                labels = label_pairs(*on_device.keypoints, *on_device.projected)
-                for layer, states in enumerate(run_layers(model, on_device)):
-                    totals[layer] += count_matches(model.assignment(layer, *states), labels)
-        return tuple(totals)
+            counts = [self._task.count(self._average.module, batch.to(device)) for batch in self._validation]
+        return tuple(sum(of_layer, MatchCounts(0, 0, 0)) for of_layer in zip(*counts, strict=True))
 
-    def _run_stage(self, name: str, stage: StageConfig, objective: nn.Module) -> None:
+    def _run_stage(self, name: str, stage: StageConfig) -> None:
         parameters = _only_trainable(self._model, name)
+        self._model.train(name == MATCHING)  # means that normalisations keep are final after the first stage
+        objective = self._task.objective(name, self._model)
         optimizer = torch.optim.AdamW(parameters, stage.learning_rate, weight_decay=self._config.weight_decay)
         first = self._resume(name, optimizer)
         seed = (self._config.seed, 0 if name == MATCHING else 1, _rank())
@@ -132,30 +119,31 @@ class Trainer:
         for step, batch in enumerate(batches, start=first):
             for group in optimizer.param_groups:
                 group["lr"] = _learning_rate(stage, step)
-            losses = self._step(objective, batch.to(self._options.device), parameters, optimizer)
+            losses = self._losses(objective, batch.to(self._options.device))
+            self._step(self._task.minimised(name, losses), parameters, optimizer)
             if not torch.isfinite(losses).all():
                 raise TrainingError(
                     f"the loss became {losses.mean()} at step {step} of the stage {name}, with the batch of seed "
                     f"{(*seed, step)}: begin anew with a lower learning rate."
                 )
             self._average.update_parameters(self._model)
-            report.add(losses)
+            report.add(losses.detach())
             self._report(report, name, step + 1, stage.steps, optimizer)
 
     def _new_average(self) -> AveragedModel:
-        return AveragedModel(self._model, avg_fn=_averaging(self._config.ema_decay))
+        return AveragedModel(self._model, avg_fn=_averaging(self._config.ema_decay), use_buffers=True).eval()
 
-    def _step(
-        self, objective: nn.Module, batch: PairBatch, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer
-    ) -> Tensor:
+    def _losses(self, objective: nn.Module, batch: Batch) -> Tensor:
         device = self._options.device.type
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             losses: Tensor = objective(batch)
+        return losses
+
+    def _step(self, loss: Tensor, parameters: list[nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, self._config.max_gradient_norm)
         optimizer.step()
-        return losses.detach()
 
     def _report(self, report: _Report, name: str, done: int, steps: int, optimizer: torch.optim.Optimizer) -> None:
         is_last, options = done == steps, self._options
@@ -183,17 +171,9 @@ class Trainer:
         return checkpoint.step
 
     def _batches(
-        self, scenes: Sequence[Sequence[View]], count: int, seed: tuple[int, ...], first: int = 0
-    ) -> Iterable[PairBatch]:
-        config = self._config
-        batches = PairBatches(
-            scenes,
-            config.network,
-            num_keypoints=config.num_keypoints,
-            batch_size=config.batch_size,
-            num_batches=count,
-            seed=seed,
-        )
+        self, scenes: Sequence[Sequence[Any]], count: int, seed: tuple[int, ...], first: int = 0
+    ) -> Iterable[Batch]:
+        batches = self._task.batches(scenes, count, seed)
         return DataLoader(batches, batch_size=None, sampler=range(first, count), num_workers=self._options.num_workers)
 
 
@@ -218,27 +198,28 @@ class _Report:
         return TrainingProgress(self._stage, done, self._steps, means, rate, layers)
 
 
-def write_weights(model: LightGlueModel, path: Path) -> None:
+def write_weights(model: nn.Module, path: Path) -> None:
     """Write the weights in half precision.
 
     Raises:
         OutputError: they cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().half().contiguous() for name, tensor in model.state_dict().items()}
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in kept.items()}
     try:
         save_file(tensors, path)
     except (OSError, RuntimeError) as error:
         raise OutputError(f"cannot write the weights {path} ({error}): free some space.") from error
 
 
-def _only_trainable(model: LightGlueModel, stage: str) -> list[nn.Parameter]:
+def _only_trainable(model: nn.Module, stage: str) -> list[nn.Parameter]:
     """Freeze what a stage does not train and return the rest."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("token_confidence") == (stage == CONFIDENCE))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _fitting(initial: LightGlueModel, config: TrainingConfig) -> LightGlueModel:
+def _fitting(initial: nn.Module, config: TrainingConfig) -> nn.Module:
     if initial.config != config.network:
         raise WeightsError(
             f"the weights to begin with are those of {initial.config}, and {config.network} is to be trained: "
@@ -251,6 +232,8 @@ def _averaging(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]
     """An exponential moving average that reaches its full length only after as many steps."""
 
     def average(mean: Tensor, latest: Tensor, count: Tensor | int) -> Tensor:
+        if not latest.is_floating_point():
+            return latest  # how often something happened
         weight = 1.0 - min(decay, (1.0 + float(count)) / (10.0 + float(count)))
         return mean.lerp(latest, weight)
 

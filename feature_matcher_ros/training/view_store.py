@@ -4,40 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Generic, TypeVar
 from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 
 from feature_matcher_ros.config import ExtractorConfig
-from feature_matcher_ros.datatypes import Features, Image
+from feature_matcher_ros.datatypes import Features
 from feature_matcher_ros.errors import OutputError, SourceError
 from feature_matcher_ros.extractors import create_extractor
 from feature_matcher_ros.training.config import DataConfig, recipe_of
-from feature_matcher_ros.training.flat_scenes import flat_pictures
-from feature_matcher_ros.training.photographs import procedural_photograph, read_photograph
-from feature_matcher_ros.training.rendered_scenes import draw_photographs, rendered_pictures
-from feature_matcher_ros.training.views import Picture, View
+from feature_matcher_ros.training.dense_views import DENSE_NAMES, DenseView, dense_arrays, dense_from_arrays, dense_view
+from feature_matcher_ros.training.scene_pictures import scene_pictures
+from feature_matcher_ros.training.views import View
 
-_NUM_PROCEDURAL = 256
-_PHOTOGRAPHS_PER_ROOM = 40
 Progress = Callable[[int, int], None]
+Arrays = Mapping[str, np.ndarray]
+_View = TypeVar("_View")
 
 
-class ViewStore:
+@dataclass(frozen=True, slots=True)
+class ViewFormat(Generic[_View]):
+    """How views are made, and what a file holds of one."""
+
+    name: str
+    make: Callable[[DataConfig, Sequence[Path], int], list[_View]]  # of a scene, by its number
+    array_names: Sequence[str]
+    to_arrays: Callable[[_View], Arrays]
+    from_arrays: Callable[[Arrays], _View]
+
+
+class ViewStore(Generic[_View]):
     """The views of all scenes of a configuration, those of each scene in one file."""
 
-    def __init__(self, folder: Path, config: DataConfig, photographs: Sequence[Path] = ()) -> None:
+    def __init__(
+        self, folder: Path, config: DataConfig, view_format: ViewFormat[_View], photographs: Sequence[Path] = ()
+    ) -> None:
         """Name the place; nothing is read or made yet. Without photographs, procedural images take their place."""
-        self._config = config
+        self._config, self._format = config, view_format
         self._photographs = tuple(photographs)
-        self._folder = folder / _fingerprint(config, self._photographs)
+        kind = config.extractor.name if config.extractor else view_format.name
+        self._folder = folder / f"{kind}_{_fingerprint(config, self._photographs)}"
 
     def __len__(self) -> int:
         return self._config.num_scenes
@@ -54,7 +68,7 @@ class ViewStore:
         except OSError as error:
             raise OutputError(f"cannot write views to {self._folder} ({error}): choose a writable folder.") from error
         missing = [number for number in range(len(self)) if not self._path(number).is_file()]
-        make = partial(_make_file, self._config, self._photographs)
+        make = partial(_make_file, self._format, self._config, self._photographs)
         on_progress(len(self) - len(missing), len(self))
         context = get_context("spawn")  # OpenCV's threads do not survive a fork
         with ProcessPoolExecutor(num_processes or os.cpu_count() or 1, context) as pool:
@@ -63,7 +77,7 @@ class ViewStore:
                 future.result()
                 on_progress(done, len(self))
 
-    def read(self, number: int) -> list[View]:
+    def read(self, number: int) -> list[_View]:
         """The views of a scene.
 
         Raises:
@@ -72,7 +86,11 @@ class ViewStore:
         path = self._path(number)
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return list(_views(arrays))
+                count = sum(name.startswith("projection_") for name in arrays)
+                named = [
+                    {name: arrays[f"{name}_{index}"] for name in self._format.array_names} for index in range(count)
+                ]
+                return [self._format.from_arrays(part) for part in named]
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise SourceError(
                 f"the views {path} cannot be read ({error}): delete the file, it is made again."
@@ -89,40 +107,31 @@ def make_views(config: DataConfig, photographs: Sequence[Path], number: int) -> 
     extractor = create_extractor(_extractor_config(config, rng))
     return [
         View(features, picture.projection, picture.locate(features.keypoints))
-        for picture in _pictures(config, photographs, number, rng)
+        for picture in scene_pictures(config, photographs, number, rng)
         if len(features := extractor.extract(picture.image)) > 0
     ]
 
 
+def make_dense_views(config: DataConfig, photographs: Sequence[Path], number: int) -> list[DenseView]:
+    """The same for a network that has no detector, and sees the images themselves."""
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng((config.seed, number))
+    return [dense_view(picture, rng) for picture in scene_pictures(config, photographs, number, rng)]
+
+
 def _extractor_config(config: DataConfig, rng: np.random.Generator) -> ExtractorConfig:
+    assert config.extractor is not None
     if rng.random() >= config.shrunk_share:
         return config.extractor
     return replace(config.extractor, max_image_px=max(config.image_size) // 2)
 
 
-def _pictures(config: DataConfig, photographs: Sequence[Path], number: int, rng: np.random.Generator) -> list[Picture]:
-    if not config.is_rendered(number):
-        photograph = _photograph(photographs, number)
-        return flat_pictures(photograph, config.views_per_scene, config.image_size, rng)
-    chosen = rng.integers(0, len(photographs) or _NUM_PROCEDURAL, _PHOTOGRAPHS_PER_ROOM)
-    draw = draw_photographs([_photograph(photographs, int(choice)) for choice in chosen], rng)
-    return rendered_pictures(draw, config.views_per_scene, config.image_size, rng)
-
-
-def _photograph(photographs: Sequence[Path], number: int) -> Image:
-    if not photographs:
-        return _procedural(number % _NUM_PROCEDURAL)
-    return _read(photographs[number % len(photographs)])
-
-
-_read = lru_cache(maxsize=512)(read_photograph)
-_procedural = lru_cache(maxsize=_NUM_PROCEDURAL)(procedural_photograph)
-
-
-def _make_file(config: DataConfig, photographs: Sequence[Path], number: int, path: Path) -> None:
+def _make_file(
+    view_format: ViewFormat[_View], config: DataConfig, photographs: Sequence[Path], number: int, path: Path
+) -> None:
     arrays: dict[str, np.ndarray] = {}
-    for index, view in enumerate(make_views(config, photographs, number)):
-        for name, array in _arrays(view).items():
+    for index, view in enumerate(view_format.make(config, photographs, number)):
+        for name, array in view_format.to_arrays(view).items():
             arrays[f"{name}_{index}"] = array
     unfinished = path.with_suffix(".unfinished")
     try:
@@ -155,29 +164,28 @@ def _arrays(view: View) -> dict[str, np.ndarray]:
     }
 
 
-def _views(arrays: np.lib.npyio.NpzFile) -> Iterator[View]:
-    for index in range(sum(name.startswith("keypoints_") for name in arrays)):
-        part = {name: arrays[f"{name}_{index}"] for name in _NAMES}
-        yield View(
-            Features(
-                keypoints=part["keypoints"],
-                keypoint_scores=part["keypoint_scores"],
-                descriptors=part["descriptors"],
-                image_size=(int(part["image_size"][0]), int(part["image_size"][1])),
-                scales=part["scales"],
-                orientations=part["orientations"],
-            ),
-            part["projection"],
-            part["scene_points"],
-        )
+def _view(arrays: Arrays) -> View:
+    size = arrays["image_size"]
+    features = Features(
+        keypoints=arrays["keypoints"],
+        keypoint_scores=arrays["keypoint_scores"],
+        descriptors=arrays["descriptors"],
+        image_size=(int(size[0]), int(size[1])),
+        scales=arrays["scales"],
+        orientations=arrays["orientations"],
+    )
+    return View(features, arrays["projection"], arrays["scene_points"])
 
 
 _NAMES = (
     "keypoints", "keypoint_scores", "descriptors", "image_size", "scales", "orientations", "projection", "scene_points",
 )  # fmt: skip
 
+POINT_VIEWS = ViewFormat("points", make_views, _NAMES, _arrays, _view)
+DENSE_VIEWS = ViewFormat("dense", make_dense_views, DENSE_NAMES, dense_arrays, dense_from_arrays)
+
 
 def _fingerprint(config: DataConfig, photographs: Sequence[Path]) -> str:
     """A folder name that changes with anything that the views of a scene depend on."""
     content = {**recipe_of(config), "num_scenes": 0}, [(path.name, path.stat().st_size) for path in photographs]
-    return f"{config.extractor.name}_{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:12]

@@ -15,11 +15,11 @@ from feature_matcher_ros.training.ground_truth import IGNORED, UNMATCHABLE, Labe
 from feature_matcher_ros.training.initial_weights import untrained_lightglue  # noqa: E402
 from feature_matcher_ros.training.lightglue_loss import (  # noqa: E402
     ConfidenceObjective,
-    MatchCounts,
     assignment_loss,
     count_matches,
     run_layers,
 )
+from feature_matcher_ros.training.match_counts import MatchCounts  # noqa: E402
 from feature_matcher_ros.training.pair_batches import PairBatch  # noqa: E402
 
 CONFIG = LightGlueConfig(descriptor_size=16, width=16, heads=2, layers=3, project_input=True)

@@ -24,7 +24,7 @@ from feature_matcher_ros.training.photographs import (  # noqa: E402
 )
 from feature_matcher_ros.training.photometric import random_exposure  # noqa: E402
 from feature_matcher_ros.training.rendered_scenes import draw_photographs, rendered_pictures  # noqa: E402
-from feature_matcher_ros.training.view_store import ViewStore, make_views  # noqa: E402
+from feature_matcher_ros.training.view_store import POINT_VIEWS, ViewStore, make_views  # noqa: E402
 from feature_matcher_ros.training.views import Picture, project  # noqa: E402
 
 SIZE = (320, 240)
@@ -140,7 +140,7 @@ def slow_labels(kp0: np.ndarray, kp1: np.ndarray, to1: np.ndarray, to0: np.ndarr
 
 
 def test_views_are_the_same_again_and_survive_the_disk(tmp_path: Path) -> None:
-    store = ViewStore(tmp_path, TINY)
+    store = ViewStore(tmp_path, TINY, POINT_VIEWS)
     store.prepare(num_processes=1)
     for number in range(len(store)):
         for stored, made in zip(store.read(number), make_views(TINY, (), number), strict=True):
@@ -156,7 +156,7 @@ def test_views_are_the_same_again_and_survive_the_disk(tmp_path: Path) -> None:
 def test_views_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="choose a writable folder"):
-        ViewStore(tmp_path / "file", TINY).prepare()
+        ViewStore(tmp_path / "file", TINY, POINT_VIEWS).prepare()
 
 
 def test_light_and_sensor_change_the_image_and_not_its_size() -> None:
