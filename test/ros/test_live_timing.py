@@ -37,6 +37,7 @@ NODE = {
     "node__qos": "reliable",
     "node__max_frame_age_ms": 0,
     "keyframes__match_every_frame": True,
+    "matcher__name": "mutual_nearest",  # what the node adds does not depend on it
 }
 
 

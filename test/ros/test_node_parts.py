@@ -19,7 +19,10 @@ from feature_matcher_ros.ros.node_report import save_report
 from feature_matcher_ros.ros.run_time_parameters import fixed_changes, is_run_time_safe
 from feature_matcher_ros.ros.topic_search import FoundTopics, search_topics
 
-FAST = {"extractor.name": "orb", "extractor.max_keypoints": 400, "keyframes.match_every_frame": True}
+FAST = {
+    **{"extractor.name": "orb", "extractor.max_keypoints": 400, "matcher.name": "mutual_nearest"},
+    "keyframes.match_every_frame": True,
+}
 
 
 SAFE = {
