@@ -113,14 +113,17 @@ def evaluate(
     paths: Annotated[list[Path], typer.Argument(help="Run folders, or JSON files of image pairs with true poses.")],
     ground_truth: Annotated[Path | None, typer.Option(help="TUM file; otherwise the one of the run.")] = None,
     output: OutputOption = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Picture of the layers run on image pairs, by what these have in common.")
+    ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
     """Measure runs against the truth, side by side if several; or matchers on image pairs."""
     pair_sets = [path for path in paths if path.suffix == ".json"]
     runs = [path for path in paths if path.suffix != ".json"]
-    for path in pair_sets:
-        _evaluate_pair_set(path, configured(config, settings))
+    if pair_sets:
+        _evaluate_pair_sets(pair_sets, configured(config, settings), plot)
     if len(runs) == 1:
         _report(runs[0], ground_truth)
     elif runs:
@@ -191,12 +194,18 @@ def _report(run: Path, ground_truth: Path | None) -> None:
     console.print(f"report: {path}")
 
 
-def _evaluate_pair_set(path: Path, config: FrontEndConfig) -> None:
+def _evaluate_pair_sets(paths: list[Path], config: FrontEndConfig, plot: Path | None) -> None:
     from feature_matcher_ros.evaluation.evaluate_pairs import evaluate_pairs, pair_set_table
+    from feature_matcher_ros.evaluation.layers_plot import plot_layers
 
-    with progress_bar(path.stem) as on_progress:
-        evaluation = evaluate_pairs(path, config, on_progress=on_progress)
-    print_table(*pair_set_table(evaluation), title=path.stem)
+    evaluations = []
+    for path in paths:
+        with progress_bar(path.stem) as on_progress:
+            evaluations.append(evaluate_pairs(path, config, on_progress=on_progress))
+        print_table(*pair_set_table(evaluations[-1]), title=path.stem)
+    if plot is not None:
+        plot_layers(evaluations, plot)
+        console.print(f"wrote {plot}")
 
 
 def _compare(runs: list[Path], output: Path) -> None:

@@ -25,7 +25,8 @@ _YAML_HEADER = """\
 # Every parameter of the front-end, with its default; what a file leaves out keeps its default.
 # Read by `feature-matcher replay --config FILE` and by the node's `--ros-args --params-file FILE`.
 """
-_MATCHERS = ("mutual_nearest", "lightglue", "superglue", "efficient_loftr", "loftr")
+AUTO = "auto"
+MATCHERS = ("mutual_nearest", "lightglue", "superglue", "efficient_loftr", "loftr")
 RUNTIMES = ("auto", "onnx", "tensorrt")
 
 
@@ -60,7 +61,9 @@ class MatcherConfig:
     """How the points of two images are paired."""
 
     name: str = parameter(
-        "mutual_nearest", "method that pairs points; the last two use no extractor", choices=_MATCHERS
+        AUTO,
+        "method that pairs points; auto takes lightglue where it ships for the extractor; the last two use none",
+        choices=(AUTO, *MATCHERS),
     )
     max_ratio: float = parameter(
         0.9,
@@ -68,7 +71,7 @@ class MatcherConfig:
         minimum=0.0,
         maximum=1.0,
     )
-    graphs: str = parameter("", "folder of the exported network; none takes the one that ships, of lightglue for sift")
+    graphs: str = parameter("", "folder of the exported network; none takes the one that ships for the extractor")
     runtime: str = parameter(
         "auto", "what executes the network; auto takes tensorrt where it can, else onnx", choices=RUNTIMES
     )

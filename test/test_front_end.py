@@ -23,7 +23,9 @@ from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.geometry import angle_between_deg, invert_pose, rotation_angle_deg
 
 RATE_HZ = 10.0
-CONFIG = override(FrontEndConfig(), {"extractor.max_keypoints": 600, "keyframes.min_parallax_px": 6.0})
+# What is tested here does not depend on the matcher, and this one is fast.
+NEAREST = {"matcher.name": "mutual_nearest", "extractor.max_keypoints": 600}
+CONFIG = override(FrontEndConfig(), NEAREST | {"keyframes.min_parallax_px": 6.0})
 
 
 @pytest.fixture(scope="module")

@@ -27,13 +27,16 @@ from feature_matcher_ros.evaluation.demo_scene import demo_frames
 from feature_matcher_ros.evaluation.json_text import to_json
 from feature_matcher_ros.evaluation.sequences import Modality
 from feature_matcher_ros.front_end import FrontEnd
-from feature_matcher_ros.matchers import create_matcher
+from feature_matcher_ros.matchers import NEAREST, create_matcher, shipped_name
+from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.ros.depth_decoder import MILLIMETRES, decode_depth
 from feature_matcher_ros.ros.image_decoder import decode_compressed_image
+from feature_matcher_ros.runtimes.shipped_graphs import find_shipped_graphs
 from feature_matcher_ros.timing import StageTimer
 
 STAGES = ("decode", "gate", "extract", "match", "points", "pose", "track", "keyframe")
+PAIR = ("extract", "match", "pose")  # what a new image costs that is paired with one whose points are known
 # What a matched frame costs whatever finds its matches. The gate is left out: it is there to save matches.
 OUTSIDE = ("decode", "points", "pose", "track", "keyframe")
 NUM_MATCHES = 1000  # at which the time outside extract and match is measured
@@ -52,6 +55,8 @@ class Setting:
     max_keypoints: int
     modality: Modality
     num_matches: int | None  # as many of the matches are used; None: all
+    matcher: str = NEAREST
+    max_image_px: int | None = None  # points are sought in no larger image; None: in any of this size
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class BenchmarkRow:
     num_matches: float
     inlier_ratio: float
     stages_ms: dict[str, float]
+    pair_ms: float  # of the sum over ``PAIR``
     outside_ms: float  # of the sum over ``OUTSIDE``
     total_ms: float  # of the sum over all stages
 
@@ -130,11 +136,14 @@ class _SomeMatches:
 
 
 def settings() -> list[Setting]:
-    """Both extractors at three sizes, then all modalities at ``NUM_MATCHES``; each on one core and on two."""
+    """Both extractors at three sizes, with the networks that ship, and all modalities; on one core and on two."""
     found = []
     for cores in range(1, min(2, os.cpu_count() or 1) + 1):
         for extractor in ("sift", "orb"):
             found += [Setting(cores, extractor, size, Modality.MONO, None) for size in (512, 1024, 2048)]
+            if find_shipped_graphs(shipped_name(extractor)) is not None:
+                found += [Setting(cores, extractor, size, Modality.MONO, None, LIGHTGLUE) for size in (512, 1024)]
+        found.append(Setting(cores, "sift", 512, Modality.MONO, None, LIGHTGLUE, 320))  # config/fast.yaml
         found += [Setting(cores, "sift", 4 * NUM_MATCHES, modality, NUM_MATCHES) for modality in Modality]
     return found
 
@@ -170,6 +179,9 @@ def measure(setting: Setting, recording: list[_Recorded]) -> BenchmarkRow:
     values = {
         "extractor.name": setting.extractor,
         "extractor.max_keypoints": setting.max_keypoints,
+        **({} if setting.max_image_px is None else {"extractor.max_image_px": setting.max_image_px}),
+        "matcher.name": setting.matcher,
+        "matcher.num_threads": setting.cores,
         "keyframes.match_every_frame": True,
         "keyframes.min_parallax_px": 0.0,  # every frame that is matched becomes the keyframe
     }
@@ -197,24 +209,31 @@ def _summarize(setting: Setting, measured: list[tuple[FrontEndResult, dict[str, 
         num_matches=_median([0 if result.matches is None else len(result.matches) for result in results]),
         inlier_ratio=_median([0.0 if result.inliers is None else float(result.inliers.mean()) for result in results]),
         stages_ms={stage: _median([stages[stage] for stages in times]) for stage in STAGES},
+        pair_ms=_median([sum(stages[stage] for stage in PAIR) for stages in times]),
         outside_ms=_median([sum(stages[stage] for stage in OUTSIDE) for stages in times]),
         total_ms=_median([sum(stages.values()) for stages in times]),
     )
 
 
 def benchmark_table(benchmark: Benchmark) -> tuple[list[str], list[tuple[str, ...]]]:
-    """Header and rows, in milliseconds; the last column is the speed-up over one core."""
-    header = ["", "cores", "keypoints", "matches", *STAGES, "outside", "total", "speed-up"]
+    """Header and rows, in milliseconds, pairs a second by what ``PAIR`` takes, and the speed-up over one core."""
+    header = ["", "cores", "keypoints", "matches", *STAGES, "outside", "total", "pairs/s", "speed-up"]
     single = {replace(row.setting, cores=1): row.total_ms for row in benchmark.rows if row.setting.cores == 1}
     rows = []
     for row in benchmark.rows:
         setting, alone = row.setting, single.get(replace(row.setting, cores=1))
-        cells = [f"{setting.extractor} {setting.modality.value.lower()}", str(setting.cores)]
+        cells = [_named(setting), str(setting.cores)]
         cells += [str(setting.max_keypoints), f"{row.num_matches:.0f}"]
         cells += [f"{row.stages_ms[stage]:.1f}" for stage in STAGES]
-        cells += [f"{row.outside_ms:.1f}", f"{row.total_ms:.1f}", f"{alone / row.total_ms:.2f}" if alone else ""]
-        rows.append(tuple(cells))
+        cells += [f"{row.outside_ms:.1f}", f"{row.total_ms:.1f}", f"{1e3 / row.pair_ms:.1f}"]
+        rows.append((*cells, f"{alone / row.total_ms:.2f}" if alone else ""))
     return header, rows
+
+
+def _named(setting: Setting) -> str:
+    words = [setting.extractor, setting.modality.value.lower()]
+    words += [] if setting.matcher == NEAREST else [setting.matcher]
+    return " ".join(words + ([] if setting.max_image_px is None else [f"{setting.max_image_px} px"]))
 
 
 def write_benchmark(benchmark: object, path: Path) -> None:

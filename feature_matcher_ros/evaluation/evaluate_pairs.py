@@ -54,6 +54,7 @@ class PairOutcome:
     """One pair."""
 
     name: str
+    num_points: float  # of an image, mean of both; a matcher without extractor has none
     num_matches: int
     precision: dict[float, float] | None  # by threshold; None without matches or without a true baseline
     extract_ms: float  # both images
@@ -114,7 +115,7 @@ def evaluate_pairs(
         if name not in ESTIMATORS:
             raise ConfigError(f"'{name}' is no pose estimator: choose from {', '.join(ESTIMATORS)}.")
     matcher, pairs = create_matcher(config), load_pairs(path)
-    extractor = None if config.matcher.name in DENSE_METHODS else config.extractor
+    extractor = None if matcher.name in DENSE_METHODS else config.extractor
     outcomes = []
     for number, pair in enumerate(pairs, start=1):
         outcomes.append(_evaluate_pair(pair, matcher, config.pose, estimators))
@@ -181,6 +182,7 @@ def _evaluate_pair(pair: ImagePair, matcher: Matcher, config: PoseConfig, estima
     matched = time.perf_counter()
     return PairOutcome(
         name=pair.name,
+        num_points=(len(features0) + len(features1)) / 2.0,
         num_matches=len(matches),
         precision=_precision(pair, matches),
         extract_ms=1000.0 * (extracted - begun),

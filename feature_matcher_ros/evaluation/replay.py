@@ -154,7 +154,9 @@ def _facts(
     return {
         "source": str(source.resolve()),
         "selection": {name: value for name, value in asdict(selection).items() if value is not None},
-        "config": {entry.path: entry.default for entry in iterate_parameters(config)},
+        # With the matcher that was run, where the configuration left the choice to the package.
+        "config": {entry.path: entry.default for entry in iterate_parameters(config)}
+        | {"matcher.name": front_end.matcher.name},
         "matcher": front_end.matcher.name,
         "layout": sequence.info.layout,
         "assumptions": sequence.info.assumptions,

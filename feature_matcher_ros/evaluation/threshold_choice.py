@@ -2,9 +2,11 @@
 
 A network that stops early gives other matches than all its layers would. How much other is known of recorded
 pairs, after every stage. From the first stage to the last, that threshold is chosen which stops as many pairs as
-possible while those that it stops still agree well enough with the last layer: not as they happen to, but by an
-upper bound of the mean loss that so few pairs allow for. Then points are dropped as early as possible, for what
-stopping has left of the loss that is allowed, and for no more than half of it.
+possible while those that it stops still agree well enough with the last layer. This is asked of the least sure of them
+as well: the easy pairs, of which one recording has more than another, must not pay for the hard ones, which are those
+that need more layers. And it is asked not as they happen to agree, but by an upper bound of the mean loss that so few
+pairs allow for. Then points are dropped as early as possible, for what stopping has left of the loss that is allowed,
+and for no more than half of it.
 """
 
 from __future__ import annotations
@@ -152,15 +154,21 @@ def _stop_steps(pair: PairRecord, depth_confidence: float) -> list[int]:
 
 
 def _lowest_step(steps: Steps, agreement: Float, wanted: float) -> int | None:
-    """The lowest threshold for pairs (P,) that stop at these; None where no group of pairs is good or large enough."""
+    """The lowest threshold for pairs (P,) that stop at these; None where no group of pairs is good or large enough.
+
+    Of the good groups it is the one whose agreement exceeds the wanted one by the largest sum, which is where the
+    isotonic regression of agreement on confidence crosses the wanted one: however many of its least sure pairs are
+    taken together, they agree as wanted in the mean, and however many of the pairs that follow, they do not.
+    """
     if len(steps) < MIN_STOPPING_PAIRS:
         return None
     surest_first = np.argsort(-steps, kind="stable")
-    steps = steps[surest_first]
+    steps, agreement = steps[surest_first], agreement[surest_first]
     may_end = np.append(steps[1:] != steps[:-1], True)  # pairs of equal confidence stop together
-    good = may_end & (upper_means(1.0 - agreement[surest_first]) <= 1.0 - wanted)
+    good = may_end & (upper_means(1.0 - agreement) <= 1.0 - wanted)
     good[: MIN_STOPPING_PAIRS - 1] = False
-    return int(steps[np.flatnonzero(good)[-1]]) if good.any() else None
+    excess = np.where(good, np.cumsum(agreement - wanted), -np.inf)
+    return int(steps[np.flatnonzero(excess == excess.max())[-1]]) if good.any() else None
 
 
 def _least_matchability(pair: PairRecord, exits: Sequence[int]) -> Probabilities:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from feature_matcher_ros.errors import OutputError
 from feature_matcher_ros.evaluation.plot_style import BLUE, MUTED, ORANGE, plot_style
 from feature_matcher_ros.evaluation.threshold_calibration import Calibration, Trial
+from feature_matcher_ros.matchers.lightglue_graphs import METHOD
 from feature_matcher_ros.parameter_file import ROS_KEY
 from feature_matcher_ros.parameter_values import Value, yaml_line
 
@@ -76,7 +77,7 @@ def _column(trial: Trial, all_layers: Trial, num_layers: int) -> Mapping[str, st
 def _parameters(calibration: Calibration) -> dict[str, Value]:
     matcher = calibration.config.matcher
     return {
-        "name": matcher.name,
+        "name": METHOD,
         "graphs": matcher.graphs,
         "depth_confidence": matcher.depth_confidence,
         "width_confidence": calibration.schedule.width_confidence,

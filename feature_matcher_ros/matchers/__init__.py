@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from feature_matcher_ros.config import FrontEndConfig, MatcherConfig
+from feature_matcher_ros.config import AUTO, MATCHERS, FrontEndConfig, MatcherConfig
 from feature_matcher_ros.errors import ConfigError, RuntimeLoadError
 from feature_matcher_ros.extractors import create_extractor
 from feature_matcher_ros.extractors.extractor import Extractor
@@ -14,6 +16,7 @@ from feature_matcher_ros.matchers.adaptive import BudgetRule, PruneRule, StopRul
 from feature_matcher_ros.matchers.dense_graphs import OPTIMIZED, open_dense
 from feature_matcher_ros.matchers.detector_free import DenseRules, DetectorFree
 from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules, require_fitting_points
+from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.matchers.mutual_nearest import MutualNearest
@@ -21,7 +24,11 @@ from feature_matcher_ros.matchers.superglue import SuperGlue
 from feature_matcher_ros.matchers.superglue_graphs import METHOD as SUPERGLUE
 from feature_matcher_ros.matchers.superglue_graphs import open_superglue
 from feature_matcher_ros.models.dense_config import DENSE_METHODS
-from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
+from feature_matcher_ros.runtimes.manifest import read_manifest
+from feature_matcher_ros.runtimes.shipped_graphs import find_shipped_graphs, shipped_graphs
+
+NEAREST = "mutual_nearest"
+_LOG = logging.getLogger(__name__)
 
 
 def create_matcher(config: FrontEndConfig) -> Matcher:
@@ -32,17 +39,49 @@ def create_matcher(config: FrontEndConfig) -> Matcher:
         RuntimeLoadError: a folder does not hold the network of that name, or it cannot be opened.
         MatcherError: the matcher was not made for the points of the extractor.
     """
+    config = replace(config, matcher=replace(config.matcher, name=chosen_method(config)))
     if config.matcher.name in DENSE_METHODS:
         return _detector_free(config.matcher)
     extractor = create_extractor(config.extractor)
-    if config.matcher.name == "mutual_nearest":
+    if config.matcher.name == NEAREST:
         return MutualNearest(extractor, config.matcher)
-    if config.matcher.name == "lightglue":
+    if config.matcher.name == LIGHTGLUE:
         return _lightglue(extractor, config.matcher)
     if config.matcher.name == SUPERGLUE:
         return _superglue(extractor, config.matcher)
-    known = ", ".join(("mutual_nearest", "lightglue", SUPERGLUE, *DENSE_METHODS))
+    known = ", ".join((AUTO, *MATCHERS))
     raise ConfigError(f"matcher.name = '{config.matcher.name}' is unknown: choose from {known}.")
+
+
+def chosen_method(config: FrontEndConfig) -> str:
+    """The name of the matcher that the configuration asks for; says so in the log where ``auto`` has no network.
+
+    Raises:
+        RuntimeLoadError: ``auto`` is given a folder of graphs that are those of no matcher.
+    """
+    name, graphs, extractor = config.matcher.name, config.matcher.graphs, config.extractor.name
+    if name != AUTO:
+        return name
+    if graphs:
+        return _method_of(Path(graphs))
+    if find_shipped_graphs(shipped_name(extractor)) is not None:
+        return LIGHTGLUE
+    _LOG.warning("no network for %s points came with this installation: matcher.name is %s", extractor, NEAREST)
+    return NEAREST
+
+
+def shipped_name(extractor: str) -> str:
+    """The folder among the networks that ship which holds the one for the points of an extractor."""
+    return f"{LIGHTGLUE}_{extractor}"
+
+
+def _method_of(graphs: Path) -> str:
+    method = read_manifest(graphs).method
+    if method not in MATCHERS:
+        raise RuntimeLoadError(
+            f"{graphs} holds the graphs of '{method}', which is no matcher: give matcher.graphs the folder of one."
+        )
+    return method
 
 
 def _detector_free(config: MatcherConfig) -> DetectorFree:
@@ -109,7 +148,7 @@ def lightglue_folder(config: MatcherConfig, extractor: str) -> Path:
     Raises:
         RuntimeLoadError: none ship for these.
     """
-    return Path(config.graphs) if config.graphs else shipped_graphs(f"lightglue_{extractor}")
+    return Path(config.graphs) if config.graphs else shipped_graphs(shipped_name(extractor))
 
 
 def lightglue_rules(config: MatcherConfig) -> LightGlueRules:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from feature_matcher_ros.config import load_config
 from feature_matcher_ros.errors import MatcherError, OutputError
 from feature_matcher_ros.evaluation import benchmark
 from feature_matcher_ros.evaluation.benchmark import OUTSIDE, STAGES, Benchmark, Setting, measure
@@ -59,21 +60,38 @@ def test_a_process_uses_the_cores_it_is_given(cores: int) -> None:
 
 def test_every_combination_is_measured_once() -> None:
     found = benchmark.settings()
-    assert len(set(found)) == len(found) == 9 * min(2, os.cpu_count() or 1)
-    assert {(setting.extractor, setting.max_keypoints) for setting in found if setting.num_matches is None} == {
+    assert len(set(found)) == len(found) and len(found) % min(2, os.cpu_count() or 1) == 0
+    plain = {s for s in found if (s.cores, s.num_matches, s.matcher) == (1, None, "mutual_nearest")}
+    assert {(setting.extractor, setting.max_keypoints) for setting in plain} == {
         (extractor, size) for extractor in ("sift", "orb") for size in (512, 1024, 2048)
     }
+    assert sum(setting.num_matches is not None for setting in found) == 3 * min(2, os.cpu_count() or 1)
+
+
+def test_both_presets_with_the_network_that_ships_are_among_them() -> None:
+    learned = {replace(setting, cores=1) for setting in benchmark.settings() if setting.matcher == "lightglue"}
+    assert {(s.max_keypoints, s.max_image_px) for s in learned if s.extractor == "sift"} >= {(512, None), (1024, None)}
+    fast = load_config(Path(__file__).parents[2] / "config" / "fast.yaml").extractor
+    assert Setting(1, fast.name, fast.max_keypoints, Modality.MONO, None, "lightglue", fast.max_image_px) in learned
+
+
+def test_the_network_that_ships_is_measured_too() -> None:
+    recording = benchmark._record(Modality.MONO)[:5]
+    row = measure(Setting(1, "sift", 128, Modality.MONO, None, "lightglue", 320), recording)
+    assert row.num_frames == 2 and row.num_matches > 30 and row.inlier_ratio > 0.5
+    assert row.stages_ms["extract"] + row.stages_ms["match"] < row.pair_ms < row.total_ms
 
 
 def test_the_table_and_the_file_hold_the_numbers(tmp_path: Path) -> None:
     stages = {stage: float(number) for number, stage in enumerate(STAGES)}
-    slow = benchmark.BenchmarkRow(SETTING, 10, 100.0, 0.9, stages, 12.25, 40.0)
+    slow = benchmark.BenchmarkRow(SETTING, 10, 100.0, 0.9, stages, 20.0, 12.25, 40.0)
     fast = replace(slow, setting=replace(SETTING, cores=2), total_ms=25.0)
     result = Benchmark("a machine", {"numpy": "2"}, (slow, fast))
     header, rows = benchmark.benchmark_table(result)
     assert [len(row) for row in rows] == [len(header)] * 2
     assert dict(zip(header, rows[1], strict=True))["speed-up"] == "1.60"
     assert dict(zip(header, rows[0], strict=True))["outside"] == "12.2"
+    assert dict(zip(header, rows[0], strict=True))["pairs/s"] == "50.0"
     benchmark.write_benchmark(result, tmp_path / "new" / "bench.json")
     content = json.loads((tmp_path / "new" / "bench.json").read_text(encoding="utf-8"))
     assert content["rows"][1]["total_ms"] == 25.0 and content["rows"][0]["setting"]["modality"] == "STEREO"

@@ -7,13 +7,18 @@ import json
 import cv2
 import numpy as np
 import pytest
+from command_line import feature_matcher
 from image_pairs_scene import SIZE, write_pairs
 
+from feature_matcher_ros.config import FrontEndConfig, MatcherConfig
 from feature_matcher_ros.datatypes import Float
-from feature_matcher_ros.errors import ConfigError, SourceError
+from feature_matcher_ros.errors import ConfigError, OutputError, SourceError
 from feature_matcher_ros.evaluation.evaluate_pairs import PairSetEvaluation, evaluate_pairs, pair_set_table
 from feature_matcher_ros.evaluation.json_text import to_json
+from feature_matcher_ros.evaluation.layers_plot import common_share, plot_layers
 from feature_matcher_ros.geometry import pose_from, rotation_from_vector
+
+NEAREST = FrontEndConfig(matcher=MatcherConfig(name="mutual_nearest"))
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +34,7 @@ def motions() -> list[Float]:
 def evaluation(motions, tmp_path_factory) -> PairSetEvaluation:
     seen = []
     path = write_pairs(tmp_path_factory.mktemp("pairs"), motions, motions)
-    evaluation = evaluate_pairs(path, on_progress=lambda done, total: seen.append((done, total)))
+    evaluation = evaluate_pairs(path, NEAREST, on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     return evaluation
 
@@ -60,7 +65,7 @@ def test_false_truth_is_an_error_of_180_degrees_and_costs_precision(motions, tmp
     opposite = pose_from(motions[0][:3, :3], -motions[0][:3, 3])
     across = pose_from(motions[1][:3, :3], [0.0, 0.1, 0.5])
     path = write_pairs(tmp_path, motions[:2], [opposite, across])
-    evaluation = evaluate_pairs(path, estimators=["poselib"])
+    evaluation = evaluate_pairs(path, NEAREST, estimators=["poselib"])
     first, second = (pair.estimators["poselib"] for pair in evaluation.pairs)
     assert first.rotation_deg < 1.0 and first.direction_deg > 170.0
     assert second.direction_deg > 30.0
@@ -74,7 +79,7 @@ def test_images_without_points_fail_without_a_pose(tmp_path):
     path = write_pairs(tmp_path, [np.eye(4)], [pose_from(np.eye(3), [1.0, 0.0, 0.0])])
     for name in ("0.png", "1.png"):
         cv2.imwrite(str(tmp_path / name), np.full(SIZE[::-1], 128, np.uint8))
-    evaluation = evaluate_pairs(path)
+    evaluation = evaluate_pairs(path, NEAREST)
     assert evaluation.mean_num_matches == 0.0 and evaluation.pairs[0].precision is None
     for scores in evaluation.estimators.values():
         assert (scores.num_poses, scores.median_error_deg, scores.auc[20.0]) == (0, None, 0.0)
@@ -86,3 +91,20 @@ def test_bad_input_is_refused(tmp_path):
         evaluate_pairs(tmp_path / "absent.json")
     with pytest.raises(ConfigError, match="'magsac' is no pose estimator: choose from poselib, opencv"):
         evaluate_pairs(tmp_path / "absent.json", estimators=["magsac"])
+
+
+def test_layers_are_drawn_by_what_images_have_in_common(motions, evaluation, tmp_path, capsys):
+    path, picture = write_pairs(tmp_path, motions, motions), tmp_path / "new" / "layers.png"
+    code, out, err = feature_matcher(
+        capsys, "evaluate", path, path, "--plot", picture, "--set", "extractor.max_keypoints=300"
+    )
+    assert (code, err) == (0, "") and out.count("layers run, mean") == 2
+    assert cv2.imread(str(picture)).shape[1] == 768
+    for outcome in evaluation.pairs:
+        correct = outcome.num_matches * outcome.precision[1e-4]
+        assert 50 < outcome.num_points <= 1024 and common_share(outcome) == correct / outcome.num_points < 1.0
+    with pytest.raises(ConfigError, match="mutual_nearest on these pairs has no layers to draw: choose a matcher with"):
+        plot_layers([evaluation], picture)
+    learned = evaluate_pairs(path, estimators=["poselib"])
+    with pytest.raises(OutputError, match=r"layers\.none"):
+        plot_layers([learned], tmp_path / "layers.none")

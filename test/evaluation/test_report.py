@@ -234,7 +234,8 @@ def test_worst_pairs_are_drawn_from_the_source_and_the_topics(tmp_path):
     (source / "calib.txt").write_text(f"P0: {projection}\n")
     inverses = [invert_pose(motion)[:3].ravel() for motion in motions]
     (source / "poses.txt").write_text("\n".join(" ".join(map(str, values)) for values in inverses))
-    replay(source, tmp_path / "run", config=override(FrontEndConfig(), {"keyframes.match_every_frame": True}))
+    config = {"matcher.name": "mutual_nearest", "keyframes.match_every_frame": True}
+    replay(source, tmp_path / "run", config=override(FrontEndConfig(), config))
 
     evaluation = evaluate_run(tmp_path / "run")
     assert evaluation.pairs is not None and evaluation.pairs.rotation_deg.max < 1.0

@@ -61,14 +61,15 @@ def searched_exits(table: StopTable, wanted: float) -> list[int]:
     """Try on every stage the confidence of every pair that is still there."""
     running, exits = list(range(len(table.steps))), []
     for stage in range(table.steps.shape[1]):
-        chosen = (max(table.steps[:, stage]) + SCALE) // 2
-        for step in {table.steps[pair, stage] for pair in running}:
+        chosen, most = (max(table.steps[:, stage]) + SCALE) // 2, -np.inf
+        for step in sorted({table.steps[pair, stage] for pair in running}, reverse=True):
             losses = [1.0 - table.agreement[pair, stage] for pair in running if table.steps[pair, stage] >= step]
             if len(losses) < 8:
                 continue
             bound = np.mean(losses) + T_TABLE[len(losses) - 8] * np.std(losses, ddof=1) / len(losses) ** 0.5
-            if bound <= 1.0 - wanted:
-                chosen = min(step, chosen)
+            excess = sum(1.0 - wanted - loss for loss in losses)
+            if bound <= 1.0 - wanted and excess > most - 1e-9:
+                chosen, most = step, excess
         running = [pair for pair in running if table.steps[pair, stage] < chosen]
         exits.append(int(chosen))
     return exits
@@ -92,6 +93,16 @@ def test_a_known_answer() -> None:
     assert choose_exits(table, 0.0) == (50_000, 97_500)  # all stop at once; none is left to say how the second does
     few = StopTable(steps[7:], kept[7:], table.match_ms[7:])  # three easy pairs say too little
     assert choose_exits(few, 0.98)[0] == 95_000  # half way from the surest pair to certainty
+
+
+def test_many_easy_pairs_do_not_pay_for_the_hard_ones() -> None:
+    """However many easy pairs there are, those that are too hard to stop at once go on."""
+    for num_easy in (10, 40, 160):
+        steps = np.repeat([[90_000, 95_000], [60_000, 80_000]], (num_easy, 10), axis=0)
+        kept = np.repeat([[0.97, 0.99, 1.0], [0.7, 0.9, 1.0]], (num_easy, 10), axis=0)
+        table = StopTable(steps, kept, np.repeat([[10.0, 20.0, 30.0]], num_easy + 10, axis=0))
+        assert choose_exits(table, 0.85) == (90_000, 80_000)
+        assert choose_exits(table, 0.6)[0] == 60_000
 
 
 def test_the_bound_of_the_mean_is_that_of_students_t() -> None:

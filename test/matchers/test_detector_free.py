@@ -187,6 +187,7 @@ def test_from_a_checkpoint_to_a_configured_matcher(method: str, tmp_path: Path) 
     config = override(config, {"matcher.graphs": str(tmp_path / "graphs"), "matcher.min_score": 0.0})
     matcher = create_matcher(config)
     assert matcher.name == method
+    assert create_matcher(override(config, {"matcher.name": "auto"})).name == method
     assert len(matched(matcher, texture(160, 120), texture(160, 120))) > 50
     other = next(name for name in DENSE_METHODS if name != method)
     with pytest.raises(RuntimeLoadError, match=f"holds the graphs of '{method}', not of {other}: set matcher.name"):

@@ -120,7 +120,9 @@ def test_descriptors_of_two_kinds_are_refused() -> None:
 
 
 def test_the_configured_matcher_is_built() -> None:
-    config = override(FrontEndConfig(), {"extractor.name": "orb", "extractor.max_keypoints": 50})
+    config = override(
+        FrontEndConfig(), {"extractor.name": "orb", "extractor.max_keypoints": 50, "matcher.name": "mutual_nearest"}
+    )
     built = create_matcher(config)
     assert built.name == "mutual_nearest"
     image = RNG.integers(0, 256, (200, 200), dtype=np.uint8)

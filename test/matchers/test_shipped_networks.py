@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -11,12 +12,14 @@ import pytest
 
 from feature_matcher_ros.config import ExtractorConfig, FrontEndConfig, MatcherConfig, load_config
 from feature_matcher_ros.datatypes import Float, Frame, Matches
-from feature_matcher_ros.errors import RuntimeLoadError
+from feature_matcher_ros.errors import MatcherError, RuntimeLoadError
 from feature_matcher_ros.evaluation.demo_scene import demo_frames
+from feature_matcher_ros.evaluation.image_files import read_image
 from feature_matcher_ros.evaluation.metrics import epipolar_precision
 from feature_matcher_ros.evaluation.sequences import Modality
 from feature_matcher_ros.geometry import invert_pose
 from feature_matcher_ros.matchers import create_matcher
+from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 
 ROOT = Path(__file__).parents[2]
@@ -56,18 +59,78 @@ def test_the_shipped_lightglue_finds_more_than_its_descriptors_alone() -> None:
     assert share_glued > share_alone - 0.01
 
 
-def test_there_is_none_for_other_points() -> None:
-    with pytest.raises(RuntimeLoadError, match="no network lightglue_orb came with this installation"):
-        create_matcher(FrontEndConfig(extractor=ExtractorConfig(name="orb"), matcher=MatcherConfig(name="lightglue")))
+@pytest.mark.data
+def test_it_looks_longer_at_pairs_with_less_in_common(shared_data: Path) -> None:
+    """Layers run on frames that follow each other, and on others two seconds apart of a hand, one of a car."""
+    matcher = create_matcher(FrontEndConfig())
+    near, far = [], []
+    for name, gap in (("7scenes_redkitchen", 60), ("kitti_seq1", 10)):
+        images = _images(shared_data / "sequences" / name)
+        near += [_layers_run(matcher, images[start], images[start + 1]) for start in (0, 12, 24, 36)]
+        far += [_layers_run(matcher, images[start], images[start + gap]) for start in (0, 12, 24, 36)]
+    assert np.median(near) <= 3
+    assert np.mean(far) > np.mean(near) + 0.5
 
 
-def test_an_installed_package_finds_its_networks_in_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _images(folder: Path) -> list[Path]:
+    found = sorted(folder.glob("*.color.jpg")) or sorted(folder.rglob("*.png"))
+    assert len(found) > 37
+    return found
+
+
+def _layers_run(matcher: Matcher, *paths: Path) -> int:
+    layers_run = matcher.match(*(matcher.extract(read_image(path)) for path in paths)).layers_run
+    assert layers_run is not None
+    return layers_run
+
+
+@pytest.fixture
+def share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the networks of a package lie that was installed without any."""
     module = tmp_path / "lib/python3/site-packages/feature_matcher_ros/runtimes/shipped_graphs.py"
-    share = tmp_path / "share/feature_matcher_ros/engines/mine"
-    share.mkdir(parents=True)
-    (share / "manifest.json").write_text("{}")
     monkeypatch.setattr("feature_matcher_ros.runtimes.shipped_graphs.__file__", str(module))
-    assert shipped_graphs("mine") == share
+    return tmp_path / "share/feature_matcher_ros/engines"
+
+
+def test_an_installed_package_finds_its_networks_in_share(share: Path) -> None:
+    (share / "mine").mkdir(parents=True)
+    (share / "mine/manifest.json").write_text("{}")
+    assert shipped_graphs("mine") == share / "mine"
+
+
+def test_a_network_that_ships_is_the_default_for_its_points(share: Path, caplog: pytest.LogCaptureFixture) -> None:
+    sift, orb = FrontEndConfig(), FrontEndConfig(extractor=ExtractorConfig(name="orb"))
+    (share / "lightglue_sift").parent.mkdir(parents=True)
+    (share / "lightglue_sift").symlink_to(ROOT / "engines/lightglue_sift")
+    assert create_matcher(sift).name == "lightglue"
+    assert not any("mutual_nearest" in message for message in caplog.messages)
+    assert create_matcher(orb).name == "mutual_nearest"
+    said = "no network for orb points came with this installation: matcher.name is mutual_nearest"
+    assert caplog.messages.count(said) == 1
+    # One more folder is all that another one takes; this one is of other points, which is found out.
+    (share / "lightglue_orb").symlink_to(ROOT / "engines/lightglue_sift")
+    with pytest.raises(
+        MatcherError, match="which takes float32 of length 128: choose the extractor it was trained for"
+    ):
+        create_matcher(orb)
+
+
+def test_a_network_that_should_have_come_is_missed_in_one_sentence(
+    share: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert create_matcher(FrontEndConfig()).name == "mutual_nearest"
+    assert caplog.messages == ["no network for sift points came with this installation: matcher.name is mutual_nearest"]
+    with pytest.raises(RuntimeLoadError, match="no network lightglue_sift came with this installation: give matcher"):
+        create_matcher(FrontEndConfig(matcher=MatcherConfig(name="lightglue")))
+
+
+def test_graphs_that_are_given_say_which_matcher_they_are_for(tmp_path: Path) -> None:
+    folder = ROOT / "engines/lightglue_sift"
+    assert create_matcher(FrontEndConfig(matcher=MatcherConfig(graphs=str(folder)))).name == "lightglue"
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"method": "xfeat"}), encoding="utf-8")
+    with pytest.raises(RuntimeLoadError, match="holds the graphs of 'xfeat', which is no matcher: give"):
+        create_matcher(FrontEndConfig(matcher=MatcherConfig(graphs=str(tmp_path))))
 
 
 def test_what_ships_is_small_and_the_settings_for_small_computers_are_valid() -> None:

@@ -29,7 +29,9 @@ from feature_matcher_ros.extractors.sift import Sift
 from feature_matcher_ros.front_end import FrontEnd
 
 SETTINGS = {"extractor.max_keypoints": 400, "keyframes.min_parallax_px": 5.0}
-ARGUMENTS = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+DEFAULT_MATCHER = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
+NEAREST = SETTINGS | {"matcher.name": "mutual_nearest"}  # fast, where the matcher does not matter
+ARGUMENTS = [*DEFAULT_MATCHER, "--set", "matcher.name=mutual_nearest"]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_a_replay_writes_what_the_front_end_says(bag: Path, tmp_path: Path, caps
     run = tmp_path / "run"
     code, _, err = feature_matcher(capsys, "replay", bag, "-o", run, *ARGUMENTS)
     assert (code, err) == (0, "")
-    front_end = FrontEnd(override(FrontEndConfig(), SETTINGS))
+    front_end = FrontEnd(override(FrontEndConfig(), NEAREST))
     results = [front_end.process(frame) for frame in open_sequence(bag).frames()]
 
     rows = read_pair_table(run / "pairs.csv")
@@ -100,19 +102,22 @@ def test_two_replays_are_equal_to_the_byte(bag: Path, tmp_path: Path, capsys: py
     columns = slice(0, 25)  # all but the times that the stages took
     tables = []
     for name in ("a", "b"):
-        arguments = ("--duration", "3", "--no-topics", "--no-report", *ARGUMENTS)
+        arguments = ("--duration", "3", "--no-topics", "--no-report", *DEFAULT_MATCHER)
         assert feature_matcher(capsys, "replay", bag, "-o", tmp_path / name, *arguments)[0] == 0
         lines = (tmp_path / name / "pairs.csv").read_text().splitlines()
         tables.append([line.split(",")[columns] for line in lines])
     assert tables[0] == tables[1]
     assert (tmp_path / "a" / "trajectory.tum").read_bytes() == (tmp_path / "b" / "trajectory.tum").read_bytes()
+    summary = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert summary["matcher"] == summary["config"]["matcher.name"] == "lightglue"
+    assert any(row.layers_run for row in read_pair_table(tmp_path / "a" / "pairs.csv"))
 
 
 def test_an_interrupted_replay_leaves_readable_files(bag: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "feature_matcher_ros.cli", "replay", str(bag), "-o", str(run)]
     process = subprocess.Popen(
-        [*command, "--set", "keyframes.match_every_frame=true", "--set", "extractor.max_keypoints=4000"],
+        [*command, *ARGUMENTS, "--set", "keyframes.match_every_frame=true", "--set", "extractor.max_keypoints=4000"],
         stdout=subprocess.PIPE,
         text=True,
         # A shell that runs the tests in the background has its children ignore the signal.
@@ -157,7 +162,7 @@ def test_an_interruption_while_a_frame_is_written_waits_for_all_of_it(
 
     stamps = [frame.stamp_ns for frame in open_sequence(bag).frames()]
     monkeypatch.setattr(PairTableWriter, "write", interrupted_write)
-    summary = replay(bag, tmp_path / "run", config=override(FrontEndConfig(), SETTINGS))
+    summary = replay(bag, tmp_path / "run", config=override(FrontEndConfig(), NEAREST))
     assert signal.getsignal(number) == signal.default_int_handler
     assert (summary.finished, summary.num_frames) == (False, 3)
     assert [row.stamp_ns for row in read_pair_table(tmp_path / "run" / "pairs.csv")] == stamps[:3]
@@ -172,7 +177,7 @@ def test_a_second_interruption_does_not_wait(bag: Path, tmp_path: Path) -> None:
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("the second one was to end this")
 
-    summary = replay(bag, tmp_path / "run", config=override(FrontEndConfig(), SETTINGS), on_progress=interrupt_twice)
+    summary = replay(bag, tmp_path / "run", config=override(FrontEndConfig(), NEAREST), on_progress=interrupt_twice)
     assert (summary.finished, summary.num_frames) == (False, 1)
 
 

@@ -30,8 +30,9 @@ from feature_matcher_ros.ros.messages import MessageFactory, make_header
 from feature_matcher_ros.ros.names import NodeName
 from feature_matcher_ros.ros.topics import DIAGNOSTICS, Topic
 
-# Small and fast: ORB, few points, every frame matched.
-FAST = {"extractor.name": "orb", "extractor.max_keypoints": 400, "keyframes.match_every_frame": True}
+# Small and fast: ORB with nearest neighbours, few points, every frame matched.
+ORB = {"extractor.name": "orb", "matcher.name": "mutual_nearest"}
+FAST = ORB | {"extractor.max_keypoints": 400, "keyframes.match_every_frame": True}
 KEEP_ALL = QosProfile(is_reliable=True, depth=0)
 PATIENCE_S = 40.0
 # Both adapters of the graph, where a test is the same for either.

@@ -21,7 +21,7 @@ pytest.importorskip("colcon_ros", reason="needs colcon")
 pytest.importorskip("colcon_python_setup_py", reason="needs colcon")
 pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 
-from live_harness import NEEDS_BAG, NEEDS_RCLPY, PATIENCE_S, Consumer, LiveCamera, wait_until
+from live_harness import NEEDS_BAG, NEEDS_RCLPY, ORB, PATIENCE_S, Consumer, LiveCamera, wait_until
 from same_as_replay import CONFIG, HEARD, assert_same, replayed
 
 from feature_matcher_ros.config import FrontEndConfig, override
@@ -139,11 +139,13 @@ def test_ros2_run_and_launch_with_the_only_camera_there_is(
     sourced: dict[str, str], frames: list[Frame], tmp_path: Path
 ) -> None:
     """``ros2 run`` is told the topic; ``ros2 launch`` finds it, and is given a namespace."""
-    parameters = ["-p", "extractor.name:=orb", "-p", "node.max_frame_age_ms:=0.0", "-p", "node.qos:=reliable"]
+    settings = ORB | {"node.max_frame_age_ms": 0.0, "node.qos": "reliable"}
+    parameters = [word for name, value in settings.items() for word in ("-p", f"{name}:={value}")]
     run = ["ros2", "run", PACKAGE, "front_end_node", "--ros-args", "-r", "image:=/camera/image", *parameters]
     follow(run, "", sourced, frames, tmp_path / "run.log")
     config = tmp_path / "config.yaml"
-    config.write_text("/**:\n  ros__parameters:\n    extractor: {name: orb}\n    node: {max_frame_age_ms: 0.0}\n")
+    content = "extractor: {name: orb}\n    matcher: {name: mutual_nearest}\n    node: {max_frame_age_ms: 0.0}\n"
+    config.write_text(f"/**:\n  ros__parameters:\n    {content}")
     launch = ["ros2", "launch", PACKAGE, "front_end.launch.py", f"config:={config}", "namespace:=robot"]
     follow(launch, "/robot", sourced, frames, tmp_path / "launch.log")
     assert "process has finished cleanly" in (tmp_path / "launch.log").read_text()
@@ -154,9 +156,12 @@ def test_ros2_run_and_launch_with_the_only_camera_there_is(
 def test_launch_testing_finds_what_replay_finds(sourced: dict[str, str], stereo_bag: Path, tmp_path: Path) -> None:
     """In a process of its own, for the plugins of launch_testing do not fit every pytest."""
     config = tmp_path / "config.yaml"
-    parameters = {"extractor": {"name": "orb"}, "keyframes": {"match_every_frame": True}, "node": {"qos": "reliable"}}
+    parameters = {
+        **{"extractor": {"name": "orb"}, "matcher": {"name": "mutual_nearest"}},
+        **{"keyframes": {"match_every_frame": True}, "node": {"qos": "reliable"}},
+    }
     config.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-    fast = {"extractor.name": "orb", "keyframes.match_every_frame": True}
+    fast = ORB | {"keyframes.match_every_frame": True}
     replay(stereo_bag, tmp_path / "run", config=override(FrontEndConfig(), fast))
     command = [
         sys.executable,

@@ -21,7 +21,7 @@ OK, WARN, ERROR = 0, 1, 2
 def test_networks_are_opened_before_everybodys_eyes(adapter: str) -> None:
     with (
         Consumer([DIAGNOSTICS]) as consumer,
-        LiveNode(adapter=adapter, matcher__name="lightglue", matcher__runtime="onnx") as node,
+        LiveNode(adapter=adapter, matcher__runtime="onnx") as node,
     ):
         consumer.wait_for_diagnostics(lambda values: "input_rate_hz" in values, "a node that has started")
         assert node.interrupt()[0] == 0
@@ -34,6 +34,7 @@ def test_networks_are_opened_before_everybodys_eyes(adapter: str) -> None:
     expected = {"networks": "lightglue", "runtime": "onnx", "precision": "float32"}
     for found in (values[-1], consumer.diagnostics()):
         assert expected.items() <= found.items()
+    assert consumer.diagnostics()["matcher"] == "lightglue"
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

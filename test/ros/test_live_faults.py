@@ -18,6 +18,7 @@ pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 from live_harness import (
     ADAPTERS,
     NEEDS_RCLPY,
+    ORB,
     PATIENCE_S,
     Consumer,
     LiveCamera,
@@ -284,6 +285,7 @@ def test_a_stereo_stream_may_stop_and_return(adapter: str, frames: list[Frame]) 
 def test_a_signal_in_the_middle_of_a_frame_ends_the_node_at_once(adapter: str) -> None:
     """Noise gives as many points as are asked for, and they take seconds."""
     slow = {"extractor__max_keypoints": 60000, "extractor__grid_cell_px": 0, "node__max_frame_age_ms": 0}
+    slow["matcher__name"] = "mutual_nearest"
     random = np.random.default_rng(0)
     camera_model = Camera(np.array([[900.0, 0, 1200], [0, 900, 900], [0, 0, 1]]), 2400, 1800)
     noise = [random.integers(0, 256, (1800, 2400), dtype=np.uint8) for _ in range(2)]
@@ -327,7 +329,7 @@ class _Stumbling:
     """A matcher whose second image kills it."""
 
     def __init__(self) -> None:
-        self._matcher = create_matcher(override(FrontEndConfig(), {"extractor.name": "orb"}))
+        self._matcher = create_matcher(override(FrontEndConfig(), ORB))
         self._seen = 0
         self.name = self._matcher.name
         self.match = self._matcher.match

@@ -15,6 +15,7 @@ import time
 from live_harness import (
     ADAPTERS,
     KEEP_ALL,
+    ORB,
     PATIENCE_S,
     Consumer,
     LiveCamera,
@@ -183,7 +184,7 @@ def test_nothing_is_computed_for_a_topic_without_subscribers(
             monkeypatch.setattr(module, name, refuse(name))
     for kind in (outputs.VinsFeatures, outputs.LivePath):
         monkeypatch.setattr(kind, "message", refuse(f"{kind.__name__}.message"))
-    front_end = FrontEnd(override(FrontEndConfig(), {"extractor.name": "orb", "keyframes.match_every_frame": True}))
+    front_end = FrontEnd(override(FrontEndConfig(), ORB | {"keyframes.match_every_frame": True}))
     config = NodeConfig(publish_tf=True, publish_unscaled=True, publish_vins_features=True)
     with DdsGraph(NodeName("quiet")) as graph, DdsGraph(NodeName("listener")) as listener:
         published = outputs.Outputs(graph, config, "")
@@ -199,7 +200,7 @@ def test_nothing_is_computed_for_a_topic_without_subscribers(
 
 def test_the_server_goes_through_its_life_twice(frames: list[Frame]) -> None:
     """Configure, activate, deactivate, activate, deactivate, cleanup; what it hears in between it passes over."""
-    fast = {"extractor.name": "orb", "keyframes.match_every_frame": True, "node.qos": "reliable"}
+    fast = ORB | {"keyframes.match_every_frame": True, "node.qos": "reliable"}
     node = NodeName("node", rules=(RemappingRule("image", "/camera/image"),))
     with DdsGraph(node) as graph, LiveCamera() as driver:
         server = Server(graph, live_config(fast | {"node.max_frame_age_ms": 0}))

@@ -145,7 +145,8 @@ def test_a_prompt_synchronizer_does_not_wait_a_period() -> None:
 @pytest.mark.parametrize("rotation_deg", [90, 180, 270])
 def test_a_turned_camera_gives_the_pixels_of_its_own_image(rotation_deg: int, frames: list[Frame]) -> None:
     """What an upright matcher finds, moved to where the same grey values lie in the turned image."""
-    matcher = create_matcher(override(FrontEndConfig(), {"extractor.name": "orb"}))
+    config = override(FrontEndConfig(), {"extractor.name": "orb", "matcher.name": "mutual_nearest"})
+    matcher = create_matcher(config)
     upright = [frames[0].image, frames[4].image]
     mask = np.zeros_like(upright[0])
     mask[:, :250] = 255

@@ -45,7 +45,12 @@ OVERHEAD_MS = 5.0  # that the node may add to the front-end
 # A machine is quiet if a process that sleeps wakes within this. A busy one adds delays of its own to every time.
 QUIET_MS, BUSY_MS = 1.0, 10.0
 _LOG = logging.getLogger(__name__)
-NODE = {"node__qos": "reliable", "node__max_frame_age_ms": 0, "keyframes__match_every_frame": True}
+NODE = {
+    "node__qos": "reliable",
+    "node__max_frame_age_ms": 0,
+    "keyframes__match_every_frame": True,
+    "matcher__name": "mutual_nearest",  # what the node adds does not depend on it
+}
 
 
 class Run:

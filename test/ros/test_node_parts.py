@@ -22,7 +22,10 @@ from feature_matcher_ros.ros.topic_search import FoundTopics, search_topics
 from feature_matcher_ros.runtimes.engine_cache import EngineCache, default_engine_folder
 from feature_matcher_ros.runtimes.engine_manifest import EngineManifest, EngineSource, Environment
 
-FAST = {"extractor.name": "orb", "extractor.max_keypoints": 400, "keyframes.match_every_frame": True}
+FAST = {
+    **{"extractor.name": "orb", "extractor.max_keypoints": 400, "matcher.name": "mutual_nearest"},
+    "keyframes.match_every_frame": True,
+}
 
 
 SAFE = {
