@@ -22,6 +22,7 @@ from feature_matcher_ros.export.engine_acceptance import (
     compare_on_gpu,
 )
 from feature_matcher_ros.export.to_tensorrt import (
+    MATCHES_POINTS,
     BuiltEngine,
     EngineOptions,
     OnProgress,
@@ -31,7 +32,6 @@ from feature_matcher_ros.export.to_tensorrt import (
     precisions_of,
 )
 from feature_matcher_ros.extractors import create_extractor
-from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
 from feature_matcher_ros.runtimes.manifest import Manifest, read_manifest
 from feature_matcher_ros.runtimes.tensorrt_device import cuda_device
 from feature_matcher_ros.runtimes.tensorrt_library import load_tensorrt
@@ -70,7 +70,7 @@ def build_accepted(
 def _trial(manifest: Manifest, options: EngineOptions, source: TrialSource) -> Trial:
     max_keypoints = min(budget.max_keypoints for budget in options.budgets)
     pairs = _rendered_pairs() if source.pairs is None else _stored_pairs(source.pairs)
-    if manifest.method != LIGHTGLUE:
+    if manifest.method not in MATCHES_POINTS:
         return Trial(pairs, None, max_keypoints)
     if source.points is None:
         config = ExtractorConfig(name="sift", max_keypoints=max_keypoints)

@@ -20,7 +20,7 @@ from feature_matcher_ros.config import ExtractorConfig, MatcherConfig, PoseConfi
 from feature_matcher_ros.datatypes import Features, Frame, Image, Matches
 from feature_matcher_ros.errors import MatcherError
 from feature_matcher_ros.export.half_precision import rounded_for_cpu
-from feature_matcher_ros.export.to_tensorrt import FLOAT16, FLOAT32, prepared_graph
+from feature_matcher_ros.export.to_tensorrt import FLOAT16, FLOAT32, MATCHES_POINTS, prepared_graph
 from feature_matcher_ros.extractors.extractor import Extractor
 from feature_matcher_ros.extractors.network_points import NetworkPoints
 from feature_matcher_ros.extractors.point_graphs import open_points
@@ -29,10 +29,12 @@ from feature_matcher_ros.matchers import dense_rules, lightglue_rules
 from feature_matcher_ros.matchers.dense_graphs import open_dense
 from feature_matcher_ros.matchers.detector_free import DetectorFree
 from feature_matcher_ros.matchers.lightglue import LightGlue
-from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.matchers.mutual_nearest import MutualNearest
+from feature_matcher_ros.matchers.superglue import SuperGlue
+from feature_matcher_ros.matchers.superglue_graphs import METHOD as SUPERGLUE
+from feature_matcher_ros.matchers.superglue_graphs import open_superglue
 from feature_matcher_ros.models.dense_config import DENSE_METHODS
 from feature_matcher_ros.relative_pose import estimate_relative_pose
 from feature_matcher_ros.runtimes.manifest import Manifest, read_manifest, sha256_of, write_manifest
@@ -154,11 +156,13 @@ def _matcher(folder: Path, manifest: Manifest, trial: Trial, runtime: str) -> Ma
     """The network as it is used by default, every layer only where it is needed."""
     if manifest.method in DENSE_METHODS:
         return DetectorFree(open_dense(folder, runtime=runtime), dense_rules(MatcherConfig()))
-    if manifest.method != LIGHTGLUE:
+    if manifest.method not in MATCHES_POINTS:
         config = ExtractorConfig(name=manifest.method, max_keypoints=trial.max_keypoints)
         return MutualNearest(NetworkPoints(open_points(folder, runtime), config), MatcherConfig())
     if trial.extractor is None:
         raise MatcherError("a matching network is tried on points: name the extractor that it was made for.")
+    if manifest.method == SUPERGLUE:
+        return SuperGlue(trial.extractor, open_superglue(folder, runtime), MatcherConfig().min_score)
     return LightGlue(trial.extractor, open_lightglue(folder, runtime), lightglue_rules(MatcherConfig()))
 
 

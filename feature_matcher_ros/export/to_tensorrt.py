@@ -31,6 +31,7 @@ from feature_matcher_ros.extractors.point_graphs import DETECT
 from feature_matcher_ros.matchers.dense_graphs import BACKBONE, FINE, is_round_name
 from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
 from feature_matcher_ros.matchers.lightglue_graphs import is_stage_name
+from feature_matcher_ros.matchers.superglue_graphs import METHOD as SUPERGLUE
 from feature_matcher_ros.models.dense_config import DENSE_METHODS, config_from_manifest
 from feature_matcher_ros.runtimes import open_runtime
 from feature_matcher_ros.runtimes.engine_cache import EngineCache
@@ -41,6 +42,7 @@ from feature_matcher_ros.runtimes.tensorrt_library import TensorRT, load_tensorr
 
 FLOAT32, FLOAT16 = "float32", "float16"
 PRECISIONS = (FLOAT16, FLOAT32)
+MATCHES_POINTS = (LIGHTGLUE, SUPERGLUE)  # the methods whose graphs take points that somebody else found
 _UNFIT = ("7.5",)  # for Turing, tensorrt_rtx knows no product in float32, which an assignment is
 _TIMINGS = "timings.cache"
 _PROBE_PX = 128  # side of an image that shows how many pixels there are to a feature; a multiple of all multiples
@@ -109,7 +111,7 @@ def prepared_graph(folder: Path, manifest: Manifest, name: str, precision: str) 
         RuntimeLoadError: the file is missing or was changed.
     """
     graph = onnx.load(str(verified_graph_path(folder, manifest.graphs[name])))
-    if manifest.method == LIGHTGLUE:
+    if manifest.method in MATCHES_POINTS:
         graph = with_standard_operators(graph, manifest.network["width"] // manifest.network["heads"])
     return in_half_precision(graph) if precision == FLOAT16 else graph
 
@@ -243,7 +245,7 @@ def _distinct(profiles: Sequence[Profile]) -> tuple[Profile, ...]:
 
 
 def _ranges(folder: Path, manifest: Manifest, budget: EngineBudget) -> Mapping[str, Range]:
-    if manifest.method == LIGHTGLUE:
+    if manifest.method in MATCHES_POINTS:
         return matching_ranges(budget)
     if manifest.method in DENSE_METHODS:
         return dense_ranges(budget, config_from_manifest(manifest.method, dict(manifest.network)))

@@ -97,10 +97,11 @@ class SuperGlue:
         if len(features) == 0:
             return np.zeros((0, config.width), np.float32)
         size = np.asarray(features.image_size, np.float32)
+        positions = (features.keypoints - size / 2) / (_REACH * size.max())
         given = {
             "descriptors": features.descriptors,
-            "positions": (features.keypoints - size / 2) / (np.float32(_REACH) * size.max()),
-            "keypoint_scores": features.keypoint_scores,
+            "positions": positions.astype(np.float32, copy=False),
+            "keypoint_scores": features.keypoint_scores.astype(np.float32, copy=False),
         }
         return self._graphs.embed.run(given)["state"]
 

@@ -47,7 +47,7 @@ class KeypointEncoder(nn.Module):
 
 
 class Attention(nn.Module):
-    """What the points of one image see of those of another, or of the same (paper, eq. 4 to 6)."""
+    """What the points of one image see of those of another, or of the same (paper, eq. 4 and 5)."""
 
     def __init__(self, config: SuperGlueConfig) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class _GraphNetwork(nn.Module):
 
 
 class SuperGlueModel(nn.Module):
-    """The network. ``forward`` runs all of it; matchers run it in steps."""
+    """The network, in the steps in which matchers run it."""
 
     def __init__(self, config: SuperGlueConfig) -> None:
         super().__init__()
@@ -99,19 +99,6 @@ class SuperGlueModel(nn.Module):
         self.gnn = _GraphNetwork(config)
         self.final_proj = nn.Linear(config.width, config.width)
         self.bin_score = nn.Parameter(torch.ones(()))
-
-    def forward(
-        self,
-        descriptors0: Tensor,
-        descriptors1: Tensor,
-        places0: tuple[Tensor, Tensor],
-        places1: tuple[Tensor, Tensor],
-    ) -> Tensor:
-        """Log assignment (N0 + 1, N1 + 1) after all layers; places are the last two arguments of ``embed``."""
-        state0, state1 = self.embed(descriptors0, *places0), self.embed(descriptors1, *places1)
-        for layer in range(self.config.layers):
-            state0, state1 = self.layer(layer, state0, state1)
-        return self.assignment(state0, state1)
 
     def embed(self, descriptors: Tensor, positions: Tensor, keypoint_scores: Tensor) -> Tensor:
         """States (N, width) of descriptors (N, width) and scores (N,).
@@ -129,7 +116,7 @@ class SuperGlueModel(nn.Module):
     def assignment(self, state0: Tensor, state1: Tensor) -> Tensor:
         """Log probabilities (N0 + 1, N1 + 1) of all pairs; the last row and column mean "no partner"."""
         vectors0, vectors1 = self.final_proj(state0), self.final_proj(state1)
-        scores = (vectors0 @ vectors1.T) * self.config.width**-0.5  # paper, eq. 7
+        scores = (vectors0 @ vectors1.T) * self.config.width**-0.5  # paper, eq. 7, in the measure of published weights
         seen0, seen1 = scores.new_ones(1, len(state0)), scores.new_ones(1, len(state1))
         return log_transport(scores[None], self.bin_score, seen0, seen1, self.config.sinkhorn_iterations)[0]
 
@@ -166,10 +153,9 @@ def _config_of(tensors: Mapping[str, Tensor]) -> SuperGlueConfig:
         for name, tensor in tensors.items()
         if name.startswith("kenc.encoder.") and name.endswith(".weight") and tensor.ndim == 2  # no normalisation
     )
-    widths = [len(tensors[f"kenc.encoder.{step}.weight"]) for step in steps]
     return SuperGlueConfig(
-        width=widths[-1],
-        encoder_widths=tuple(widths[:-1]),
+        width=len(tensors["gnn.layers.0.attn.merge.weight"]),
+        encoder_widths=tuple(len(tensors[f"kenc.encoder.{step}.weight"]) for step in steps[:-1]),
         heads=_HEADS,
         layers=count_parts(tensors, "gnn.layers.") // 2,
     )
