@@ -108,6 +108,7 @@ class Consumer:
 
     def __init__(self, topics: Iterable[Topic], node: str = "/feature_matcher", qos: QosProfile = KEEP_ALL) -> None:
         self._graph = DdsGraph(NodeName("consumer"))
+        self._node = node.lstrip("/")
         self._lock = threading.Lock()
         self.messages: dict[Topic, list[Any]] = defaultdict(list)
         self.arrived_ns: dict[Topic, list[int]] = defaultdict(list)
@@ -133,12 +134,13 @@ class Consumer:
         return [message for message in self.messages[DIAGNOSTICS] if not message.status[0].name.endswith(": start")]
 
     def diagnostics(self) -> dict[str, str]:
-        """The newest values on /diagnostics, of the first camera."""
-        status = self.reports()[-1].status[0]
-        return {value.key: value.value for value in status.values} | {"message": status.message}
+        """The newest values that the node told on /diagnostics, of its first camera; empty before it has started."""
+        statuses = [message.status[0] for message in self.reports()]
+        own = [status for status in statuses if status.name.startswith(f"{self._node}: ")]
+        return {value.key: value.value for value in own[-1].values} | {"message": own[-1].message} if own else {}
 
     def wait_for_diagnostics(self, condition: Callable[[dict[str, str]], bool], what: str) -> dict[str, str]:
-        wait_until(lambda: bool(self.reports()) and condition(self.diagnostics()), what)
+        wait_until(lambda: bool(self.diagnostics()) and condition(self.diagnostics()), what)
         return self.diagnostics()
 
     def _keeper(self, topic: Topic) -> Callable[[Any], None]:

@@ -13,24 +13,24 @@ import pytest
 pytest.importorskip("cyclonedds", reason="live topics need cyclonedds")
 
 from live_harness import NEEDS_BAG, NEEDS_RCLPY, PATIENCE_S, Consumer
+from loopback import NUM_FRAMES
 from same_as_replay import EXACT, HEARD, assert_same, cdr, lossless_node, replayed
 
 from feature_matcher_ros.evaluation.bag_file import BagFile
-from feature_matcher_ros.ros.topics import DIAGNOSTICS, STATUS
+from feature_matcher_ros.ros.topics import DIAGNOSTICS, KEYFRAME, STATUS
 
 pytestmark = [pytest.mark.ros, NEEDS_RCLPY, NEEDS_BAG]
 DELAY_S = 3.0  # until who listens has found the player
 
 
 @contextmanager
-def played(bag: Path, *options: str) -> Iterator[None]:
-    """A bag that is being played."""
+def played(bag: Path, *options: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A bag that is being played, until its end or until one leaves."""
     command = ["ros2", "bag", "play", str(bag), "--disable-keyboard-controls", "--delay", str(DELAY_S), *options]
     # A group of its own: what ros2 starts has to end with it.
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
-        yield
-        assert process.wait(PATIENCE_S) == 0
+        yield process
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
@@ -48,10 +48,27 @@ def test_the_node_says_of_a_played_bag_what_replay_says(
     with node, Consumer(HEARD) as consumer:
         consumer.wait_for_node()
         node.wait_until_it_listens()
-        with played(bag, "--clock", "100", "--rate", "0.5"):
+        with played(bag, "--clock", "100", "--rate", "0.5") as player:
             consumer.wait_for(STATUS, len(expected[DIAGNOSTICS]))
+            assert player.wait(PATIENCE_S) == 0
         assert node.interrupt()[0] == 0
     assert_same(consumer, expected)
+
+
+def test_a_bag_that_is_played_again_begins_a_new_segment(stereo_bag: Path) -> None:
+    """Not before: stamps and clock run on within a turn, and what follows a jump back is followed as well."""
+    node = lossless_node("stereo", "rclpy", "-p", "use_sim_time:=true")
+    with node, Consumer([STATUS, KEYFRAME]) as consumer:
+        consumer.wait_for_node()
+        node.wait_until_it_listens()
+        with played(stereo_bag, "--clock", "100", "--rate", "0.5", "--loop"):
+            consumer.wait_for(STATUS, 2 * NUM_FRAMES)
+        assert node.interrupt()[0] == 0 and "Traceback" not in node.log
+    reasons = [message.status[0].message for message in consumer.messages[KEYFRAME]]
+    turns = len(consumer.messages[STATUS]) / NUM_FRAMES
+    assert reasons[0] == "FIRST_FRAME" and 1 <= reasons.count("TIME_JUMP") <= turns
+    statuses = [message.status[0].message for message in consumer.messages[STATUS]]
+    assert statuses[1:NUM_FRAMES] == ["OK"] * (NUM_FRAMES - 1) == statuses[NUM_FRAMES + 1 : 2 * NUM_FRAMES]
 
 
 def test_what_replay_writes_is_a_bag_of_ros(stereo_bag: Path, tmp_path: Path) -> None:

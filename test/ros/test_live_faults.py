@@ -261,8 +261,8 @@ def test_a_stereo_stream_may_stop_and_return(adapter: str, frames: list[Frame]) 
 
         def show_until(condition: Callable[[dict[str, str]], bool], what: str, *, is_alone: bool = False) -> None:
             deadline = time.monotonic() + PATIENCE_S
-            while not (consumer.reports() and condition(consumer.diagnostics())):
-                assert time.monotonic() < deadline, (what, consumer.reports() and consumer.diagnostics())
+            while not (consumer.diagnostics() and condition(consumer.diagnostics())):
+                assert time.monotonic() < deadline, (what, consumer.diagnostics())
                 if is_alone:
                     left.send(frames[0])
                     time.sleep(0.1)

@@ -38,12 +38,13 @@ from feature_matcher_ros.ros.topics import (
 PLAYER = Path(__file__).with_name("play_bag.py")
 LEFT = "/camera/left/image_raw"
 UNUSED = "/tf_static,/camera/right/camera_info,/camera/right/image_raw/compressed"
-LEISURE_HZ, OVERLOAD_HZ = 3, 60
-NUM_AT_LEISURE = int(os.environ.get("LEISURE_FRAMES", "10"))
+LEISURE_HZ, OVERLOAD_HZ = 4, 60
 LOOPS = 12
 OVERHEAD_MS = 5.0  # that the node may add to the front-end
 # A machine is quiet if a process that sleeps wakes within this. A busy one adds delays of its own to every time.
-QUIET_MS, BUSY_MS = 1.0, 10.0
+QUIET_MS = 1.0
+BUSY = "other processes keep the machine too busy: sleepers wake {:.1f} ms late"
+KEPT_KIB = 10 * 640 * 480 // 1024  # images that the middleware keeps
 _LOG = logging.getLogger(__name__)
 NODE = {
     "node__qos": "reliable",
@@ -135,8 +136,7 @@ def load(request: pytest.FixtureRequest, mono_bag: Path) -> Load:
     heard = [CORRESPONDENCES, RELATIVE_POSE, STATUS, DIAGNOSTICS]
     with node, Consumer(heard) as consumer, measured_oversleep() as oversleeps_ms:
         consumer.wait_for_node()
-        loops = 1 + NUM_AT_LEISURE // NUM_FRAMES
-        play(mono_bag, LEISURE_HZ, raw=1, frames=min(NUM_AT_LEISURE, NUM_FRAMES), loops=loops)
+        play(mono_bag, LEISURE_HZ, raw=1)
         settled(consumer)
         leisure = Run(consumer, first=1)
         play(mono_bag, OVERLOAD_HZ, raw=1, loops=2)
@@ -144,21 +144,34 @@ def load(request: pytest.FixtureRequest, mono_bag: Path) -> Load:
         play(mono_bag, OVERLOAD_HZ, raw=1, loops=LOOPS)
         late_kib, values = node.resident_kib(), settled(consumer)
         assert node.interrupt()[0] == 0
-    sent = min(NUM_AT_LEISURE, NUM_FRAMES) * loops + (2 + LOOPS) * NUM_FRAMES
-    oversleep_ms = float(np.percentile(oversleeps_ms, 95))
-    overload, count = Run(consumer, first=before), len(consumer.messages[STATUS])
-    _LOG.info("%s, oversleep %.2f ms; leisure %s; overload %s", request.param, oversleep_ms, leisure, overload)
+    sent, count = (1 + 2 + LOOPS) * NUM_FRAMES, len(consumer.messages[STATUS])
+    oversleep_ms, overload = float(np.percentile(oversleeps_ms, 95)), Run(consumer, first=before)
+    _LOG.info("%s, sleepers %.2f ms late; leisure %s; overload %s", request.param, oversleep_ms, leisure, overload)
     return Load(leisure, overload, values, sent, count, (early_kib, late_kib), oversleep_ms)
 
 
 def test_the_node_adds_little_to_the_front_end(load: Load) -> None:
-    """From the stamp of the image to the last message of the frame, over the wire and back."""
-    if load.oversleep_ms < QUIET_MS:
-        assert np.percentile(load.leisure.overhead_ms, 95) <= OVERHEAD_MS
-    elif load.oversleep_ms < BUSY_MS:
-        assert np.median(load.leisure.overhead_ms) <= OVERHEAD_MS + BUSY_MS
-    else:
-        pytest.skip(f"other processes keep the machine too busy: it wakes sleepers {load.oversleep_ms:.0f} ms late")
+    if load.oversleep_ms > QUIET_MS:
+        pytest.skip(BUSY.format(load.oversleep_ms))
+    assert np.median(load.leisure.overhead_ms) <= OVERHEAD_MS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_the_node_adds_little_to_nearly_every_frame(adapter: str, mono_bag: Path) -> None:
+    """From the stamp of the image to the arrival of the last message of the frame: over the wire and back."""
+    node = LiveNode(*remap(image="/camera/image_raw"), adapter=adapter, **NODE)
+    heard = [CORRESPONDENCES, RELATIVE_POSE, STATUS, DIAGNOSTICS]
+    with node, Consumer(heard) as consumer, measured_oversleep() as oversleeps_ms:
+        consumer.wait_for_node()
+        play(mono_bag, LEISURE_HZ, raw=1, loops=10)
+        values = settled(consumer)
+    run, oversleep_ms = Run(consumer, first=1), float(np.percentile(oversleeps_ms, 95))
+    inside = values["overhead_p50_ms"], values["overhead_p95_ms"]
+    _LOG.info("%s, sleepers %.2f ms late: %s; within the node p50 p95 %s", adapter, oversleep_ms, run, inside)
+    if oversleep_ms > QUIET_MS:
+        pytest.skip(BUSY.format(oversleep_ms))
+    assert np.percentile(run.overhead_ms, 95) <= OVERHEAD_MS
 
 
 def test_under_overload_the_present_is_published(load: Load) -> None:
@@ -175,13 +188,13 @@ def test_under_overload_every_image_is_accounted_for(load: Load) -> None:
     assert processed == load.num_messages
     assert received == processed + dropped(load.values)
     # The middleware keeps ten images, and loses some where nobody is given the time to take them.
-    assert (0.9 if load.oversleep_ms < BUSY_MS else 0.1) * load.num_sent < received <= load.num_sent
+    assert (0.9 if load.oversleep_ms < QUIET_MS else 0.1) * load.num_sent < received <= load.num_sent
     assert int(load.values["dropped_superseded"]) == dropped(load.values) > 0
 
 
 def test_under_overload_memory_is_flat(load: Load) -> None:
     early_kib, late_kib = load.resident_kib
-    assert late_kib < 1.02 * early_kib, f"{early_kib} KiB became {late_kib}"
+    assert late_kib < 1.02 * early_kib + KEPT_KIB, f"{early_kib} KiB became {late_kib}"
 
 
 @pytest.mark.slow
