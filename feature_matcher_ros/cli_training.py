@@ -19,7 +19,8 @@ _LICENCE = "that of your images and settings"
 def train(
     photographs: Annotated[Path | None, typer.Argument(help="Folder of images; without, procedural ones.")] = None,
     preset: Annotated[
-        str, typer.Option(help="sift: the shipped matcher. efficient_loftr: without points. smoke: tiny, in minutes.")
+        str,
+        typer.Option(help="sift: the shipped matcher. efficient_loftr, loftr: no detector. smoke: tiny, in minutes."),
     ] = "sift",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; resumes what is there.")] = Path(
         "runs/train"

@@ -153,6 +153,11 @@ class Loftr(DenseNetwork[LoftrConfig]):
 
     def refine(self, encoded: EncodedPair, states: Pair, pairs: CellPairs) -> Pair:
         """Where the points (M, 2) of pairs of cells lie, in pixels from the places of these; those of image 0 stay."""
+        offsets, _ = self.expected(encoded, states, pairs)
+        return 0.0 * offsets, offsets  # zeros alone would be exported with the size of the example
+
+    def expected(self, encoded: EncodedPair, states: Pair, pairs: CellPairs) -> Pair:
+        """Mean (M, 2) and variance (M,) of where in image 1 the points lie, in pixels from the places of cells."""
         windows = [
             self._window(features["map2"], state, pairs.batch, cells)
             for features, state, cells in zip(encoded, states, (pairs.cell0, pairs.cell1), strict=True)
@@ -160,8 +165,7 @@ class Loftr(DenseNetwork[LoftrConfig]):
         seen = torch.ones_like(windows[0][:1, :1])
         first, second = (self.loftr_fine.first(window, seen) for window in windows)
         first, second = self.loftr_fine.round(0, first, second, seen, seen)
-        offsets, _ = expected_offsets(first, second)
-        return 0.0 * offsets, offsets  # zeros alone would be exported with the size of the example
+        return expected_offsets(first, second)
 
     def _window(self, features: Tensor, state: Tensor, batch: Tensor, cells: Tensor) -> Tensor:
         """(M, F, 5, 5)."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from feature_matcher_ros.config import ExtractorConfig
 from feature_matcher_ros.errors import ConfigError
-from feature_matcher_ros.models.dense_config import EfficientLoftrConfig
+from feature_matcher_ros.models.dense_config import EfficientLoftrConfig, LoftrConfig
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 
 
@@ -43,9 +43,9 @@ class TrainingConfig:
     """The recipe."""
 
     data: DataConfig
-    network: LightGlueConfig | EfficientLoftrConfig
+    network: LightGlueConfig | EfficientLoftrConfig | LoftrConfig
     matching: StageConfig  # first: matches, from every layer
-    confidence: StageConfig  # second: the confidence classifiers alone
+    confidence: StageConfig  # second: the confidence classifiers alone; no steps without any
     num_keypoints: int = 256  # of each image of a pair, the best ones; of a dense network, cells that are refined
     batch_size: int = 8  # pairs
     weight_decay: float = 0.01
@@ -58,12 +58,13 @@ class TrainingConfig:
     @property
     def is_dense(self) -> bool:
         """Whether the network has no detector."""
-        return isinstance(self.network, EfficientLoftrConfig)
+        return not isinstance(self.network, LightGlueConfig)
 
 
 _EFFICIENT_LOFTR = EfficientLoftrConfig(
     widths=(32, 64, 128), blocks=(1, 2, 4), heads=4, rounds=3, has_confidence=True
 )  # a quarter of the authors' arithmetic for a convolution, and a quarter of their convolutions
+_DENSE_DATA = DataConfig(None, (256, 192), num_scenes=2000, rendered_share=0.5)
 _SIFT = LightGlueConfig(descriptor_size=128, width=128, heads=4, layers=6, scale_orientation=True, project_input=True)
 
 PRESETS = {
@@ -74,11 +75,19 @@ PRESETS = {
         confidence=StageConfig(steps=1_500, learning_rate=1e-2),
     ),
     "efficient_loftr": TrainingConfig(
-        data=DataConfig(None, (256, 192), num_scenes=2000, rendered_share=0.5),
+        data=_DENSE_DATA,
         network=_EFFICIENT_LOFTR,
         matching=StageConfig(steps=40_000, learning_rate=1.5e-3, warmup_steps=50),
         confidence=StageConfig(steps=1_000, learning_rate=1e-2),
         num_keypoints=48,
+        batch_size=4,
+    ),
+    "loftr": TrainingConfig(
+        data=_DENSE_DATA,
+        network=LoftrConfig(widths=(64, 96, 128), heads=4, fine_heads=4, rounds=3),
+        matching=StageConfig(steps=40_000, learning_rate=1e-3),
+        confidence=StageConfig(steps=0, learning_rate=0.0),
+        num_keypoints=96,
         batch_size=4,
     ),
     "smoke": TrainingConfig(

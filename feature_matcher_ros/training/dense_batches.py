@@ -60,6 +60,11 @@ class DenseBatches(Dataset[DenseBatch]):
         self._num_windows, self._batch_size, self._num_batches = num_windows, batch_size, num_batches
         self._seed = seed
 
+    @staticmethod
+    def num_refined(batch_size: int) -> int:
+        """How many pairs of a batch have windows."""
+        return (batch_size + 1) // 2
+
     def __len__(self) -> int:
         return self._num_batches
 
@@ -67,7 +72,7 @@ class DenseBatches(Dataset[DenseBatch]):
         rng = np.random.default_rng((*self._seed, number))
         pairs = [self._views(rng) for _ in range(self._batch_size)]
         cells = [cell_targets(*pair) for pair in pairs]
-        refined = range((self._batch_size + 1) // 2)
+        refined = range(self.num_refined(self._batch_size))
         windows = [window_targets(*pairs[index], cells[index], self._num_windows, rng) for index in refined]
         return _batch(pairs, cells, windows)
 

@@ -1,9 +1,9 @@
-"""Weights that a detector-free network begins with: its backbone compares histograms of oriented gradients.
+"""Weights that detector-free networks begin with; Efficient LoFTR compares histograms of oriented gradients.
 
-Random filters match next to nothing (0.3 % of the cells of the views that are trained on). These do as SIFT does (Lowe
-2004, section 6) with nothing but convolutions and rectifiers: gradients in some directions, their logarithms, means
-over a cell, and for each cell those of the cells around it. Contrast multiplies gradients, so it adds to logarithms,
-and subtracting the mean of all directions around takes it out again.
+Random filters match next to nothing (0.3 % of the cells of the views that are trained on). Those set here do as SIFT
+does (Lowe 2004, section 6) with nothing but convolutions and rectifiers: gradients in some directions, their
+logarithms, means over a cell, and for each cell those of the cells around it. Contrast multiplies gradients, so it adds
+to logarithms, and subtracting the mean of all directions around takes it out again.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from feature_matcher_ros.models.dense_config import CELL_PX, EfficientLoftrConfig
+from feature_matcher_ros.models.dense_config import CELL_PX, EfficientLoftrConfig, LoftrConfig
+from feature_matcher_ros.models.dense_network import InterleavedAttention
 from feature_matcher_ros.models.efficient_loftr import AggregatedAttention, EfficientLoftr
+from feature_matcher_ros.models.loftr import LinearAttention, Loftr
 from feature_matcher_ros.models.repvgg import RepVggBackbone, RepVggBlock
 from feature_matcher_ros.training.photographs import procedural_photograph
 
@@ -32,10 +34,23 @@ def untrained_efficient_loftr(config: EfficientLoftrConfig, seed: int) -> Effici
     """A network in which no round changes the states yet, so that those of the backbone are compared."""
     torch.manual_seed(seed)
     model = EfficientLoftr(config)
-    for layer in model.loftr_coarse.layers:
-        assert isinstance(layer, AggregatedAttention)
-        nn.init.zeros_(layer.norm2.weight)  # the last step of the residual branch; its bias is 0 anyway
+    _close_branches(model.loftr_coarse)
     return _normalised(model, _set_backbone(model.backbone, config))
+
+
+def untrained_loftr(config: LoftrConfig, seed: int) -> Loftr:
+    """A network of random filters in which no attention changes anything yet."""
+    torch.manual_seed(seed)
+    model = Loftr(config)
+    for attention in (model.loftr_coarse, model.loftr_fine):
+        _close_branches(attention)
+    return model
+
+
+def _close_branches(attention: InterleavedAttention) -> None:
+    for layer in attention.layers:
+        assert isinstance(layer, (AggregatedAttention, LinearAttention))
+        nn.init.zeros_(layer.norm2.weight)  # the last step of the residual branch; its bias is 0 anyway
 
 
 def _set_backbone(backbone: RepVggBackbone, config: EfficientLoftrConfig) -> Passed:

@@ -1,41 +1,34 @@
-"""What a detector-free network learns from a pair (arXiv 2104.00680, section 3.5; 2403.04765, section 3.5)."""
+"""What a detector-free network learns of cells (arXiv 2104.00680, section 3.5; 2403.04765, section 3.5)."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from feature_matcher_ros.models.dense_config import CELL_PX
-from feature_matcher_ros.models.dense_network import CellPairs, Pair
-from feature_matcher_ros.models.efficient_loftr import EfficientLoftr
-from feature_matcher_ros.models.efficient_loftr_refinement import (
-    expected_fractions,
-    log_window_probabilities,
-    window_similarities,
-)
-from feature_matcher_ros.training.dense_batches import DenseBatch
-from feature_matcher_ros.training.dense_ground_truth import NO_PIXEL
+from feature_matcher_ros.models.dense_network import EncodedPair, Pair
+from feature_matcher_ros.models.dense_stages import AnyDenseNetwork
+from feature_matcher_ros.training.dense_batches import DenseBatch, DenseBatches
 from feature_matcher_ros.training.ground_truth import UNMATCHABLE
 from feature_matcher_ros.training.match_counts import MatchCounts
+from feature_matcher_ros.training.refinement_loss import Refinement
 
 _FOCAL_GAIN, _FOCAL_POWER = 0.25, 2.0
 _MIN_SCORE = 0.2  # of a match that counts as one
 _NEAR_PX = 1.5 * CELL_PX  # a match this close to the truth but of a neighbouring cell is neither right nor wrong
-_PIXEL_WEIGHT, _FRACTION_WEIGHT = 1.0, 0.25
 
 
-def coarse_loss(logits: Tensor, partner: Tensor) -> Tensor:
+def coarse_loss(log_scores: Tensor, partner: Tensor) -> Tensor:
     """Focal negative log probability of the true pairs of cells, mean over all of these.
 
-    ``logits`` (B, L, S) are the similarities whose dual softmax is the probability; ``partner`` (B, L) holds a cell of
-    image 1, or something negative. 0 where no cell has a partner.
+    ``log_scores`` are (B, L, S); ``partner`` (B, L) holds a cell of image 1, or something negative. 0 where no cell has
+    a partner.
     """
     pair, cell0 = torch.nonzero(partner >= 0, as_tuple=True)
-    cell1 = partner[pair, cell0]
-    rows, columns = logits.logsumexp(dim=2), logits.logsumexp(dim=1)
-    log_score = 2.0 * logits[pair, cell0, cell1] - rows[pair, cell0] - columns[pair, cell1]
-    return (focal(log_score)).sum() / max(1, len(pair))
+    return focal(log_scores[pair, cell0, partner[pair, cell0]]).sum() / max(1, len(pair))
 
 
 def focal(log_probability: Tensor) -> Tensor:
@@ -43,37 +36,7 @@ def focal(log_probability: Tensor) -> Tensor:
     return -_FOCAL_GAIN * (1.0 - log_probability.exp()) ** _FOCAL_POWER * log_probability
 
 
-def pixel_loss(similarities: Tensor, pixel1: Tensor) -> Tensor:
-    """Negative log probability of the true pairs of pixels of windows, mean over all of these.
-
-    ``similarities`` are (M, 64, 100), ``pixel1`` (M, 64).
-    """
-    window, pixel0 = torch.nonzero(pixel1 != NO_PIXEL, as_tuple=True)
-    chosen = log_window_probabilities(similarities)[window, pixel0, pixel1[window, pixel0]]
-    return -chosen.sum() / max(1, len(window))
-
-
-def fraction_loss(similarities: Tensor, pixel1: Tensor, fraction: Tensor) -> Tensor:
-    """Squared distance in px^2 of the expected from the true fraction, mean over the true pairs of pixels.
-
-    ``similarities`` are (M, 64, 100), ``pixel1`` (M, 64), ``fraction`` (M, 64, 2).
-    """
-    window, pixel0 = torch.nonzero(pixel1 != NO_PIXEL, as_tuple=True)
-    found = expected_fractions(similarities, window, pixel0, pixel1[window, pixel0])
-    return (found - fraction[window, pixel0]).square().sum() / max(1, len(window))
-
-
-def variance_weighted_loss(mean: Tensor, variance: Tensor, truth: Tensor) -> Tensor:
-    """LoFTR's fine loss: squared distance of places (M, 2), weighted by the inverse standard deviation.
-
-    The weights (from ``variance`` (M,)) have mean 1 and are taken for constants, lest the network learns to be unsure.
-    """
-    inverse = variance.detach().clamp(min=1e-10).rsqrt()
-    weight = inverse / inverse.mean()
-    return (weight * (mean - truth).square().sum(dim=1)).sum() / max(1, len(mean))
-
-
-def run_rounds(model: EfficientLoftr, batch: DenseBatch) -> tuple[dict[str, Tensor], list[Pair]]:
+def run_rounds(model: AnyDenseNetwork, batch: DenseBatch) -> tuple[dict[str, Tensor], list[Pair]]:
     """What the backbone finds in all images, those of image 1 after those of image 0, and states after each round."""
     images = torch.cat((batch.image0, batch.image1))
     size = [side // CELL_PX for side in images.shape[2:]]
@@ -88,50 +51,42 @@ def run_rounds(model: EfficientLoftr, batch: DenseBatch) -> tuple[dict[str, Tens
     return encoded, states
 
 
-def round_logits(model: EfficientLoftr, states: Pair) -> Tensor:
-    """Similarities (B, L, S) of all cells, in single precision as probabilities want it."""
+def round_scores(model: AnyDenseNetwork, states: Pair) -> Tensor:
+    """Log probabilities (B, L, S) that two cells match, in single precision."""
     with torch.autocast(states[0].device.type, enabled=False):
         ones = [torch.ones_like(state[:, :1], dtype=torch.float32) for state in states]
-        return model.logits(states[0].float(), states[1].float(), ones[0], ones[1])
+        return model.log_scores(states[0].float(), states[1].float(), ones[0], ones[1])
 
 
 class DenseMatchingObjective(nn.Module):
-    """First stage: cells from every round, and the pixels of some of them."""
+    """First stage: cells from every round, and where the points lie in some of them."""
 
-    def __init__(self, model: EfficientLoftr) -> None:
+    def __init__(self, model: AnyDenseNetwork, refinement: Refinement) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.refinement = model, refinement
 
     def forward(self, batch: DenseBatch) -> Tensor:
-        """Losses (rounds + 2,): of the cells after each round, of pixels, and of fractions of these."""
+        """Losses (rounds + n,): of the cells after each round, and of refinement."""
         encoded, states = run_rounds(self.model, batch)
-        losses = [coarse_loss(round_logits(self.model, pair), batch.partner) for pair in states]
-        first, second = self._window_similarities(encoded, states, batch)
-        losses.append(pixel_loss(first, batch.pixel1))
-        losses.append(fraction_loss(second, batch.pixel1, batch.fraction))
-        return torch.stack(losses)
-
-    def _window_similarities(self, encoded: dict[str, Tensor], states: list[Pair], batch: DenseBatch) -> Pair:
-        """Pairs with windows are refined after different rounds, as all of them may be the last to be run."""
-        count = (len(batch.image0) + 1) // 2
-        rounds = [-1 - index % len(states) for index in range(count)]
-        chosen = [torch.stack([states[number][side][index] for index, number in enumerate(rounds)]) for side in (0, 1)]
-        parts = [torch.cat([encoded[name].chunk(2)[side][:count] for side in (0, 1)]) for name in ("map2", "map4")]
-        found = self.model.fine_map({"map2": parts[0], "map4": parts[1]}, torch.cat(chosen))
-        with torch.autocast(found.device.type, enabled=False):
-            maps = found.float().chunk(2)
-            return window_similarities((maps[0], maps[1]), CellPairs(batch.window_pair, batch.cell0, batch.cell1))
+        losses = [coarse_loss(round_scores(self.model, pair), batch.partner) for pair in states]
+        return torch.stack([*losses, *self.refinement(*_refined_pairs(encoded, states, batch), batch)])
 
 
-def weighted_sum(losses: Tensor) -> Tensor:
-    """What the first stage minimises: the mean over the rounds, and the losses of refinement."""
-    return losses[:-2].mean() + _PIXEL_WEIGHT * losses[-2] + _FRACTION_WEIGHT * losses[-1]
+def _refined_pairs(
+    encoded: Mapping[str, Tensor], states: Sequence[Pair], batch: DenseBatch
+) -> tuple[EncodedPair, Pair]:
+    """Maps and states of the pairs with windows, each after another round, as any of these may be the last to run."""
+    count = DenseBatches.num_refined(len(batch.image0))
+    numbers = [-1 - index % len(states) for index in range(count)]
+    chosen = [torch.stack([states[number][side][index] for index, number in enumerate(numbers)]) for side in (0, 1)]
+    maps = [{name: features.chunk(2)[side][:count] for name, features in encoded.items()} for side in (0, 1)]
+    return (maps[0], maps[1]), (chosen[0], chosen[1])
 
 
 class DenseConfidenceObjective(nn.Module):
     """Second stage: is what a round decides of a cell what the last one decides? All but the classifiers is frozen."""
 
-    def __init__(self, model: EfficientLoftr) -> None:
+    def __init__(self, model: AnyDenseNetwork) -> None:
         super().__init__()
         self.model = model
 
@@ -139,7 +94,7 @@ class DenseConfidenceObjective(nn.Module):
         """Binary cross entropies (rounds - 1,)."""
         with torch.no_grad():
             _, states = run_rounds(self.model, batch)
-            decided = [_decided(round_logits(self.model, pair)) for pair in states]
+            decided = [torch.cat(mutual_matches(round_scores(self.model, pair)), dim=1) for pair in states]
         losses = []
         for number, pair in enumerate(states[:-1]):
             confidence = torch.cat([self.model.confidence(number, state).flatten(1) for state in pair], dim=1)
@@ -148,9 +103,8 @@ class DenseConfidenceObjective(nn.Module):
         return torch.stack(losses)
 
 
-def mutual_matches(logits: Tensor) -> tuple[Tensor, Tensor]:
+def mutual_matches(log_scores: Tensor) -> Pair:
     """Partners (B, L) and (B, S) of cells that are mutually best and score enough; -1 where there is none."""
-    log_scores = 2.0 * logits - logits.logsumexp(dim=1, keepdim=True) - logits.logsumexp(dim=2, keepdim=True)
     return _mutual(log_scores), _mutual(log_scores.mT)
 
 
@@ -161,13 +115,9 @@ def _mutual(log_scores: Tensor) -> Tensor:
     return torch.where(is_match, best, -1)
 
 
-def _decided(logits: Tensor) -> Tensor:
-    return torch.cat(mutual_matches(logits), dim=1)
-
-
-def count_cells(logits: Tensor, batch: DenseBatch) -> MatchCounts:
+def count_cells(log_scores: Tensor, batch: DenseBatch) -> MatchCounts:
     """Matches of cells against the truth; one of a neighbour of the true cell is left out."""
-    found, _ = mutual_matches(logits)
+    found, _ = mutual_matches(log_scores)
     columns = batch.image0.shape[3] // CELL_PX
     places = CELL_PX * torch.stack((found % columns, found // columns), dim=-1)
     distance = torch.linalg.vector_norm(places - batch.place, dim=-1)  # NaN where the truth is not known

@@ -21,7 +21,8 @@ from feature_matcher_ros.training.checkpoints import Checkpoint, load_checkpoint
 from feature_matcher_ros.training.config import StageConfig, TrainingConfig
 from feature_matcher_ros.training.match_counts import MatchCounts
 from feature_matcher_ros.training.progress import MetricsLog, ProgressCallback, TrainingProgress
-from feature_matcher_ros.training.tasks import CONFIDENCE, MATCHING, Batch, task_of
+from feature_matcher_ros.training.task import CONFIDENCE, MATCHING, Batch
+from feature_matcher_ros.training.tasks import task_of
 
 _VALIDATION_SEED = 1_000_003
 
@@ -93,7 +94,8 @@ class Trainer:
             self._model.load_state_dict(self._average.module.state_dict())
             # A mean of its own: the long memory of the first stage would hold this short one back.
             self._average = self._new_average()
-        self._run_stage(CONFIDENCE, self._config.confidence)
+        if self._config.confidence.steps:
+            self._run_stage(CONFIDENCE, self._config.confidence)
         return self._average.module.eval()
 
     def validate(self) -> tuple[MatchCounts, ...]:

@@ -10,14 +10,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install feature_matcher_ros[torch]")
 
+from feature_matcher_ros.models.dense_matching import log_dual_softmax  # noqa: E402
 from feature_matcher_ros.training.dense_ground_truth import NO_PIXEL  # noqa: E402
-from feature_matcher_ros.training.dense_loss import (  # noqa: E402
-    coarse_loss,
+from feature_matcher_ros.training.dense_loss import coarse_loss  # noqa: E402
+from feature_matcher_ros.training.ground_truth import IGNORED, UNMATCHABLE  # noqa: E402
+from feature_matcher_ros.training.refinement_loss import (  # noqa: E402
     fraction_loss,
     pixel_loss,
     variance_weighted_loss,
 )
-from feature_matcher_ros.training.ground_truth import IGNORED, UNMATCHABLE  # noqa: E402
 
 Array = np.ndarray
 PARTNER = np.array([[2, UNMATCHABLE, IGNORED, 0], [1, UNMATCHABLE, 4, UNMATCHABLE]])
@@ -101,7 +102,11 @@ def tensor(array: Array) -> torch.Tensor:
 
 
 CASES = {
-    "coarse": (random(2, 4, 5, scale=3.0), lambda x: coarse_loss(x, tensor(PARTNER)), written_out_coarse),
+    "coarse": (
+        random(2, 4, 5, scale=3.0),
+        lambda x: coarse_loss(log_dual_softmax(x), tensor(PARTNER)),
+        written_out_coarse,
+    ),
     "pixels": (random(3, 64, 100, scale=3.0), lambda x: pixel_loss(x, tensor(pixel_targets())), written_out_pixels),
     "fractions": (
         random(3, 64, 100, scale=9.0),

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="training needs torch: pip install f
 
 from feature_matcher_ros.errors import SourceError, WeightsError  # noqa: E402
 from feature_matcher_ros.models.checkpoint import read_checkpoint  # noqa: E402
-from feature_matcher_ros.models.dense_config import EfficientLoftrConfig  # noqa: E402
+from feature_matcher_ros.models.dense_config import EfficientLoftrConfig, LoftrConfig  # noqa: E402
 from feature_matcher_ros.models.efficient_loftr import efficient_loftr_from_checkpoint  # noqa: E402
 from feature_matcher_ros.training.config import DataConfig, StageConfig, TrainingConfig, preset  # noqa: E402
 from feature_matcher_ros.training.dense_batches import DenseBatch  # noqa: E402
@@ -19,14 +19,15 @@ from feature_matcher_ros.training.dense_loss import (  # noqa: E402
     DenseConfidenceObjective,
     count_cells,
     mutual_matches,
-    round_logits,
+    round_scores,
     run_rounds,
 )
 from feature_matcher_ros.training.dense_views import DenseView  # noqa: E402
 from feature_matcher_ros.training.ground_truth import IGNORED, UNMATCHABLE  # noqa: E402
 from feature_matcher_ros.training.match_counts import MatchCounts  # noqa: E402
 from feature_matcher_ros.training.progress import TrainingProgress  # noqa: E402
-from feature_matcher_ros.training.tasks import EfficientLoftrTask, task_of  # noqa: E402
+from feature_matcher_ros.training.refinement_loss import true_offsets  # noqa: E402
+from feature_matcher_ros.training.tasks import task_of  # noqa: E402
 from feature_matcher_ros.training.train import TrainingPlaces, train  # noqa: E402
 from feature_matcher_ros.training.trainer import Trainer, TrainerOptions  # noqa: E402
 from feature_matcher_ros.training.view_store import make_dense_views  # noqa: E402
@@ -94,7 +95,8 @@ def test_it_learns_and_its_weights_can_be_loaded(scenes: list[list[DenseView]], 
 
 
 def batch_of(scenes: list[list[DenseView]]) -> DenseBatch:
-    return EfficientLoftrTask(CONFIG, NETWORK).batches(scenes, 1, (5,))[0]
+    batch: DenseBatch = task_of(CONFIG).batches(scenes, 1, (5,))[0]
+    return batch
 
 
 def test_the_untrained_network_matches_better_than_chance(scenes: list[list[DenseView]]) -> None:
@@ -106,8 +108,7 @@ def test_the_untrained_network_matches_better_than_chance(scenes: list[list[Dens
         for batch in batches:
             _, states = run_rounds(model, batch)
             torch.testing.assert_close(states[0], states[1])  # no round changes anything yet
-            best = round_logits(model, states[-1])
-            best = (2 * best - best.logsumexp(1, keepdim=True) - best.logsumexp(2, keepdim=True)).argmax(dim=2)
+            best = round_scores(model, states[-1]).argmax(dim=2)
             hits += int((best == batch.partner).sum())
             found += int((batch.partner >= 0).sum())
     assert hits / found > 10 / 192  # ten times what guessing finds
@@ -122,7 +123,7 @@ def test_classifiers_learn_whether_the_last_round_decides_the_same(scenes: list[
     (loss,) = DenseConfidenceObjective(model)(batch)
     with torch.no_grad():
         _, states = run_rounds(model, batch)
-        decided = [mutual_matches(round_logits(model, pair)) for pair in states]
+        decided = [mutual_matches(round_scores(model, pair)) for pair in states]
         terms = []
         for side in (0, 1):
             confidence = model.confidence(0, states[0][side]).flatten(1)
@@ -137,14 +138,36 @@ def test_classifiers_learn_whether_the_last_round_decides_the_same(scenes: list[
 
 def test_matches_are_counted_against_the_truth() -> None:
     """Three by two cells: right, off by one cell, off by two, of a cell that the other image does not show."""
-    logits = torch.full((1, 6, 6), -20.0)
+    log_scores = torch.full((1, 6, 6), -20.0)
     for cell0, cell1 in ((0, 0), (1, 2), (2, 5), (3, 3), (4, 4)):
-        logits[0, cell0, cell1] = 20.0
+        log_scores[0, cell0, cell1] = -0.1
     partner = torch.tensor([[0, 1, 0, UNMATCHABLE, IGNORED, IGNORED]])
     place = torch.tensor([[[1.0, 1.0], [8.0, 1.0], [0.0, 2.0], [torch.inf] * 2, [torch.nan] * 2, [torch.nan] * 2]])
     nothing = torch.zeros(0)
     batch = DenseBatch(torch.zeros(1, 1, 16, 24), nothing, partner, place, *[nothing] * 5)
-    assert count_cells(logits, batch) == MatchCounts(correct=1, wrong=2, true=3)
+    assert count_cells(log_scores, batch) == MatchCounts(correct=1, wrong=2, true=3)
+
+
+LOFTR = replace(CONFIG, network=LoftrConfig((16, 24, 32), 1, 1, rounds=2), confidence=StageConfig(0, 0.0))
+
+
+def test_loftr_is_trained_by_cells_and_expected_points(scenes: list[list[DenseView]], tmp_path: Path) -> None:
+    before = [parameter.clone() for parameter in task_of(LOFTR).untrained().parameters()]
+    trainer = Trainer(LOFTR, scenes, tmp_path, OPTIONS)
+    after = list(trainer.run().parameters())
+    assert all(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_points_to_expect_lie_within_their_cells(scenes: list[list[DenseView]]) -> None:
+    """From the place of a cell to where that of its partner is seen."""
+    batch = batch_of(scenes)
+    offsets = true_offsets(batch)
+    assert len(offsets) > 5
+    for number, pair in enumerate(batch.window_pair.tolist()):
+        cell0, cell1 = int(batch.cell0[number]), int(batch.cell1[number])
+        place = torch.tensor((cell1 % 16 * 8.0, cell1 // 16 * 8.0))
+        torch.testing.assert_close(place + offsets[number], batch.place[pair, cell0])
+    assert offsets.abs().max() <= 4.0
 
 
 def test_scenes_of_single_views_are_an_error(scenes: list[list[DenseView]], tmp_path: Path) -> None:

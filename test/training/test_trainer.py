@@ -132,7 +132,7 @@ def test_wrong_settings_are_explained(setting: str, message: str) -> None:
 
 
 def test_an_unknown_preset_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="choose from sift, efficient_loftr, smoke"):
+    with pytest.raises(ConfigError, match="choose from sift, efficient_loftr, loftr, smoke"):
         preset("huge")
 
 
