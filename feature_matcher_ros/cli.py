@@ -22,7 +22,7 @@ from feature_matcher_ros.cli_networks import export, weights_app
 from feature_matcher_ros.cli_options import ConfigOption, SetOption, configured, modality_named
 from feature_matcher_ros.cli_training import train
 from feature_matcher_ros.config import FrontEndConfig
-from feature_matcher_ros.errors import FeatureMatcherError
+from feature_matcher_ros.errors import ConfigError, FeatureMatcherError
 
 app = typer.Typer(
     help="Real-time visual SLAM front-end: correspondences with track ids, and robust relative poses.",
@@ -122,6 +122,8 @@ def evaluate(
     """Measure runs against the truth, side by side if several; or matchers on image pairs."""
     pair_sets = [path for path in paths if path.suffix == ".json"]
     runs = [path for path in paths if path.suffix != ".json"]
+    if plot is not None and not pair_sets:
+        raise ConfigError("--plot draws what becomes of image pairs: give a JSON file of such, or leave it out.")
     if pair_sets:
         _evaluate_pair_sets(pair_sets, configured(config, settings), plot)
     if len(runs) == 1:

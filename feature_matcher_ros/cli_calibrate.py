@@ -24,7 +24,7 @@ def calibrate(
         "matcher_calibration.yaml"
     ),
     agreement: Annotated[
-        float | None, typer.Option(help="Share of the matches of all layers to be kept; 0.98 unless given.")
+        float | None, typer.Option(help="Share of all layers' matches that pairs must keep to stop; 0.98 unless given.")
     ] = None,
     budget_ms: Annotated[
         float | None, typer.Option(help="Instead: the best agreement that takes no longer for a pair, on average.")

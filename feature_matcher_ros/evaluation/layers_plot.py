@@ -40,7 +40,7 @@ def plot_layers(evaluations: Sequence[PairSetEvaluation], path: Path) -> None:
         axes.set(
             xlabel="points of an image with a correct match in the other, %",
             ylabel="layers run",
-            title=f"{evaluations[0].matcher}: pairs with less in common take more layers",
+            title=f"{evaluations[0].matcher}: a dot for each pair of images, and means",
         )
         axes.yaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(bottom=0.5)

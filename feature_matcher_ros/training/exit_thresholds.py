@@ -24,8 +24,8 @@ def exit_thresholds(
     """The confidence that makes a point final, by layer, for the manifest of these graphs.
 
     By the rule of ``feature-matcher calibrate``, on random pairs of views of scenes that were held back: of the matches
-    that all layers would give, the wanted share is kept, also by the least sure of the pairs that stop. A network of one
-    stage has none; where pairs are too few to tell, nothing stops.
+    that all layers would give, the wanted share is kept, by the least sure of the pairs that stop too. A network of
+    one stage has none; where pairs are too few to tell, nothing stops.
 
     Raises:
         RuntimeLoadError: the graphs cannot be opened.
