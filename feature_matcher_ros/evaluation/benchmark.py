@@ -20,7 +20,16 @@ import cv2
 import numpy as np
 
 from feature_matcher_ros.config import FrontEndConfig, override
-from feature_matcher_ros.datatypes import Features, Frame, FrontEndResult, Image, Matches, Status
+from feature_matcher_ros.datatypes import (
+    DepthView,
+    Features,
+    Frame,
+    FrontEndResult,
+    Image,
+    Matches,
+    Status,
+    StereoView,
+)
 from feature_matcher_ros.errors import MatcherError, OutputError
 from feature_matcher_ros.evaluation.benchmark_machine import limited_process, machine_line
 from feature_matcher_ros.evaluation.demo_scene import demo_frames
@@ -105,12 +114,14 @@ class _Recorded:
     depth: _Message | None
 
     def decode(self) -> Frame:
-        frame = replace(self.frame, image=decode_compressed_image(self.image))
-        if frame.stereo is not None and self.right is not None:
-            frame = replace(frame, stereo=replace(frame.stereo, image=decode_compressed_image(self.right)))
-        if frame.depth is not None and self.depth is not None:
-            frame = replace(frame, depth=replace(frame.depth, depth_m=decode_depth(self.depth)))
-        return frame
+        """Make the frame as the live node makes it."""
+        frame, image = self.frame, decode_compressed_image(self.image)
+        stereo, depth = frame.stereo, frame.depth
+        if stereo is not None and self.right is not None:
+            stereo = StereoView(decode_compressed_image(self.right), stereo.camera, stereo.right_from_left)
+        if depth is not None and self.depth is not None:
+            depth = DepthView(decode_depth(self.depth), depth.camera, depth.cam_from_depth)
+        return Frame(frame.stamp_ns, image, frame.camera, frame.frame_id, stereo, depth)
 
 
 class _SomeMatches:

@@ -87,9 +87,8 @@ def _is_measurable(rays: Float) -> Mask:
     return x * x + y * y < (_MAX_NORMALIZED_RADIUS * focal) ** 2
 
 
-def are_distinct(matches: Correspondences, chosen: Mask, count: int) -> bool:
-    """Whether at least ``count`` of the chosen (M,) matches differ by more than about a quarter of a pixel."""
-    numbers = np.flatnonzero(chosen)
+def are_distinct(matches: Correspondences, numbers: NDArray[np.intp], count: int) -> bool:
+    """Whether at least ``count`` of the matches with these numbers differ by more than about a quarter of a pixel."""
     some = numbers[:: max(len(numbers) // (4 * count), 1)]
     if len(set(np.rint(4.0 * matches.rays0[0].take(some)).tolist())) >= count:
         return True  # they differ in one coordinate already

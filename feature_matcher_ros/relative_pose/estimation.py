@@ -84,7 +84,7 @@ def estimate_from_normalized(
 ) -> PoseEstimate:
     """Do the same with matches (M, 2) that are undistorted and normalised already."""
     matches, usable = make_correspondences(normalized0, normalized1, camera0, camera1)
-    if not are_distinct(matches, np.ones(len(matches), dtype=np.bool_), config.min_matches):
+    if not are_distinct(matches, np.arange(len(matches)), config.min_matches):
         return _failure(Status.TOO_FEW_MATCHES, MotionType.UNKNOWN, np.zeros(len(usable), dtype=np.bool_))
     solution = _solve(matches, None if metric is None else _only(metric, usable), config)
     if _stands(solution, matches, config):
@@ -154,14 +154,14 @@ def _failure(status: Status, motion_type: MotionType, inliers: Mask) -> PoseEsti
 
 def _is_supported(solution: Solution, matches: Correspondences, config: PoseConfig) -> bool:
     """Whether there are enough inliers, and more than luck would bring."""
-    num_inliers = int(np.count_nonzero(solution.inliers))
-    if not are_distinct(matches, solution.inliers, config.min_inliers):
+    numbers = np.flatnonzero(solution.inliers)
+    if not are_distinct(matches, numbers, config.min_inliers):
         return False
     noise = noise_from(config)
     is_general = solution.motion_type is MotionType.GENERAL
     chance = noise.chance_near_line(matches) if is_general else noise.chance_near_point(matches)
     sample_size = _SAMPLE_SIZE[solution.motion_type]
-    return log10_false_alarms(len(matches), num_inliers, sample_size, chance) < _MAX_LOG10_FALSE_ALARMS
+    return log10_false_alarms(len(matches), len(numbers), sample_size, chance) < _MAX_LOG10_FALSE_ALARMS
 
 
 def _is_certain(pose: RelativePose) -> bool:

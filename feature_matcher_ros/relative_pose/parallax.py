@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from feature_matcher_ros.datatypes import Float
@@ -17,6 +18,11 @@ _BEHIND_SIGMAS = 3.0 * 2.0**0.5
 _MIN_OVER_CHANCE = 5.0
 # Beyond the last kept match, this much more nearness is still believed.
 _NEARNESS_MARGIN = 1.5
+# The plane of most matches is settled after so many least-squares fits.
+_REWEIGHTINGS = 4
+# Points that a motion makes come nearer, or go farther, by more than this factor are there by mismatch.
+_MIN_DEPTH_RATIO = 0.1
+_LIFT = 1e-6 * np.eye(3)  # px², for normal equations that would be singular
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +31,8 @@ class Parallax:
 
     displacement_px: Float  # (M,), towards nearer points; negative behind the cameras
     nearness: Float  # (M,), baseline over depth, to first order; negative behind the cameras
+    length_px: Float  # (M,), displacement per nearness
+    turned_z: Float  # (M,), third coordinate of ray 0 in the axes of camera 1
 
     def in_front(self, sigma_px: float) -> Mask:
         """Which matches (M,) are not seen behind a camera beyond doubt."""
@@ -32,7 +40,7 @@ class Parallax:
 
     def reversed(self) -> Parallax:
         """The same for the opposite direction of translation."""
-        return Parallax(-self.displacement_px, -self.nearness)
+        return Parallax(-self.displacement_px, -self.nearness, self.length_px, self.turned_z)
 
 
 def measure_parallax(motion: EpipolarMotion, matches: Correspondences) -> Parallax:
@@ -46,7 +54,38 @@ def measure_parallax(motion: EpipolarMotion, matches: Correspondences) -> Parall
     length = np.sqrt(np.einsum("im,im->m", way, way)) + 1e-9
     along = np.einsum("im,im->m", matches.rays1[:2] - infinity, way)
     displacement = along / np.copysign(length, depth)
-    return Parallax(displacement, displacement / length)
+    return Parallax(displacement, displacement / length, length, depth)
+
+
+def relief_of_most(motion: EpipolarMotion, matches: Correspondences, near_line: Mask, noise_px: float) -> Float:
+    """How far matches (M,) are, along their epipolar lines, from where the plane that most of them show puts them.
+
+    The plane is sought among those that show this very motion. With ``p`` its normal times baseline over distance, a
+    point x on it has the inverse depth ``p @ x`` and a displacement that is linear in p, but for the change of its
+    depth from camera to camera, which is measured. It is the plane of least absolute deviations, found by
+    reweighting, so that matches off it do not draw it to them, be they a fifth.
+
+    Args:
+        motion: known from all matches.
+        matches: M of them.
+        near_line: (M,), those that agree with the motion.
+        noise_px: deviations below it count alike.
+
+    Returns:
+        (M,), pixels, signed, whitened to the noise of one image.
+    """
+    parallax = measure_parallax(motion, matches)
+    depth_ratio = np.maximum(1.0 - motion.direction[2] * parallax.nearness, _MIN_DEPTH_RATIO)
+    rows = matches.rays0 * (parallax.length_px / parallax.turned_z)
+    wanted = parallax.displacement_px / depth_ratio
+    weights = near_line.astype(np.float64)
+    for _ in range(_REWEIGHTINGS):
+        weighted = rows * weights
+        _, plane = cv2.solve(weighted @ rows.T + _LIFT, weighted @ wanted[:, None])  # sooner than NumPy's
+        deviation = wanted - plane[:, 0] @ rows
+        weights = near_line / np.maximum(np.abs(deviation), noise_px)
+    magnification = depth_ratio * matches.focal1 / parallax.turned_z
+    return deviation * depth_ratio**2 / np.sqrt(1.0 + magnification**2)
 
 
 def plausible_depth(parallax: Parallax, near_line: Mask, sigma_px: float, expected_by_chance: float) -> Mask:

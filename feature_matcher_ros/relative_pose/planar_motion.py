@@ -75,16 +75,14 @@ def refine_transfer(fit: TransferFit, matches: Correspondences, noise: Noise) ->
     return describe_transfer(refine_motion(fit.motion, matches.only(usable), make_loss(sigma, 2)), matches, noise)
 
 
-def search_homography(
-    matches: Correspondences, config: PoseConfig, max_iterations: int = _MAX_ITERATIONS
-) -> HomographyMotion | None:
+def search_homography(matches: Correspondences, config: PoseConfig) -> HomographyMotion | None:
     """LO-RANSAC over part of the matches; None if it finds nothing."""
     if len(matches) < 4:
         return None
     drawn = draw_matches(matches, _MAX_SEARCH_MATCHES, config.seed)
-    options = ransac_options(config, max_iterations // 2)
+    options = ransac_options(config, _MAX_ITERATIONS // 2)
     options |= {
-        "max_iterations": min(config.max_iterations, max_iterations),
+        "max_iterations": min(config.max_iterations, _MAX_ITERATIONS),
         "max_reproj_error": 2.0**0.5 * config.max_epipolar_error_px,
     }
     pixel_homography, info = poselib.estimate_homography(drawn.pixels0, drawn.pixels1, options, {"max_iterations": 0})

@@ -87,8 +87,9 @@ def pose_covariance(motion: EpipolarMotion | RotationMotion, parameters: Float) 
     """
     if isinstance(motion, RotationMotion):
         return parameters
-    direction_from = np.concatenate([np.zeros((3, 3)), orthogonal_plane(motion.direction)], axis=1)
-    pose_from_parameters = np.concatenate([direction_from, np.eye(3, 5)])
+    pose_from_parameters = np.zeros((6, 5))
+    pose_from_parameters[:3, 3:] = orthogonal_plane(motion.direction)
+    pose_from_parameters[3:, :3] = np.eye(3)
     return pose_from_parameters @ parameters @ pose_from_parameters.T
 
 

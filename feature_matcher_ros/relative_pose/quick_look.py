@@ -7,9 +7,14 @@ import math
 import numpy as np
 
 from feature_matcher_ros.config import PoseConfig
-from feature_matcher_ros.datatypes import Float
 from feature_matcher_ros.relative_pose.correspondences import Correspondences
-from feature_matcher_ros.relative_pose.epipolar_estimation import Noise, draw_matches, polish_motion, search_among
+from feature_matcher_ros.relative_pose.epipolar_estimation import (
+    REFINEMENT_GATES,
+    Noise,
+    draw_matches,
+    polish_motion,
+    search_among,
+)
 from feature_matcher_ros.relative_pose.motion_models import EpipolarMotion
 from feature_matcher_ros.relative_pose.motion_selection import (
     EPIPOLAR_AFTER_HOMOGRAPHY,
@@ -18,14 +23,11 @@ from feature_matcher_ros.relative_pose.motion_selection import (
     epipolar_evidence,
     transfer_evidence,
 )
-from feature_matcher_ros.relative_pose.planar_motion import describe_transfer, search_homography
+from feature_matcher_ros.relative_pose.parallax import relief_of_most
 from feature_matcher_ros.relative_pose.pose_refinement import robust_sigma
 
 _MAX_MATCHES = 200
 _MAX_SEARCH_MATCHES = 60
-_MAX_PLANE_MATCHES = 60
-# Enough for a plane that holds most of the matches; one that holds fewer is no rival.
-_MAX_PLANE_ITERATIONS = 40
 # The evidence for the rival is brought further than its own, which so is understated.
 _EM_STEPS = 2
 _RIVAL_EM_STEPS = 3
@@ -69,32 +71,27 @@ def shows_depth(motion: EpipolarMotion, matches: Correspondences, config: PoseCo
 
 
 def _shows_depth(motion: EpipolarMotion, some: Correspondences, config: PoseConfig, noise: Noise) -> bool:
-    if _smallest_spread(some.rays0[:2]) < _MIN_SPREAD * some.image_diagonal:
+    if _smallest_spread(some) < _MIN_SPREAD * some.image_diagonal:
         return False
     distance2 = motion.residuals(some)[0] ** 2
     near_line = distance2 < noise.gate_px**2
     num_near = np.count_nonzero(near_line)
     if num_near < _MIN_NEAR_SHARE * len(some):
         return False
-    homography = search_homography(
-        some.only(np.flatnonzero(near_line)[:_MAX_PLANE_MATCHES]), config, _MAX_PLANE_ITERATIONS
-    )
-    if homography is None:
-        return False
-    plane = describe_transfer(homography, some, noise)
-    num_on_plane = np.count_nonzero(near_line & plane.usable(noise))
+    length2 = distance2 + relief_of_most(motion, some, near_line, noise.floor_px) ** 2
+    num_on_plane = np.count_nonzero(near_line & (length2 < (REFINEMENT_GATES * noise.gate_px) ** 2))
     if num_on_plane < MIN_RIVAL_SHARE * num_near or num_near - num_on_plane >= _MANY_OFF_PLANE:
         return True
     allowed = noise_range(some, noise)
-    evidence = epipolar_evidence(distance2, plane.length2, allowed, _EM_STEPS)
-    rival = transfer_evidence(plane.length2, allowed, _RIVAL_EM_STEPS)
+    evidence = epipolar_evidence(distance2, length2, allowed, _EM_STEPS)
+    rival = transfer_evidence(length2, allowed, _RIVAL_EM_STEPS)
     return evidence.criterion(EPIPOLAR_AFTER_HOMOGRAPHY) + _BEYOND_DOUBT < rival.criterion(STATIC)
 
 
-def _smallest_spread(pixels: Float) -> float:
-    """Standard deviation of points (2, M) across the line that runs along most of them."""
-    centered = pixels - pixels.mean(axis=1, keepdims=True)
-    (xx, xy), (_, yy) = (centered @ centered.T / pixels.shape[1]).tolist()
+def _smallest_spread(matches: Correspondences) -> float:
+    """Standard deviation of points 0, in pixels, across the line that runs along most of them."""
+    (xx, xy, x), (_, yy, y), (_, _, one) = (matches.rays0 @ matches.rays0.T / len(matches)).tolist()
+    xx, xy, yy = xx - x * x / one, xy - x * y / one, yy - y * y / one
     return math.sqrt(max(0.5 * (xx + yy - math.hypot(xx - yy, 2.0 * xy)), 0.0))
 
 
