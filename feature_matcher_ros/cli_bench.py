@@ -27,28 +27,33 @@ def bench(
     keypoints: Annotated[list[int] | None, typer.Option(help="Keypoints of an image. Repeatable.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that execute the network.")] = 2,
     plot: Annotated[Path | None, typer.Option(help="Picture of the cost against keypoints to write.")] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="Time every graph in onnx, tensorrt or torch, beside torch if there are weights.")
+    ] = None,
 ) -> None:
     """Time every stage on this machine, on one core and on two, and the learned matcher, beside torch if installed."""
     from feature_matcher_ros.evaluation.dense_benchmark import DenseSetting
-    from feature_matcher_ros.evaluation.learned_contenders import KEYPOINTS, LearnedSetting
+    from feature_matcher_ros.evaluation.learned_contenders import KEYPOINTS, RUNTIME_KEYPOINTS, LearnedSetting
     from feature_matcher_ros.models.dense_config import DENSE_METHODS
     from feature_matcher_ros.runtimes.manifest import read_manifest
     from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 
     if graphs and (len(graphs) > 1 or read_manifest(graphs[0]).method in DENSE_METHODS):
-        _bench_dense(DenseSetting(tuple(graphs), tuple(pairs or ()), num_threads=threads), output)
+        dense = DenseSetting(tuple(graphs), tuple(pairs or ()), num_threads=threads, runtime=runtime or "onnx")
+        _bench_dense(dense, output)
         return
-    if graphs:
-        folder = graphs[0]
-    else:
+    folder = graphs[0] if graphs else shipped_graphs("lightglue_sift")
+    if not graphs and weights is None and find_spec("torch") and find_spec("onnx"):
+        weights = folder.with_suffix(".safetensors")
+    sizes = tuple(sorted(set(keypoints or (KEYPOINTS if runtime is None else RUNTIME_KEYPOINTS))))
+    setting = LearnedSetting(folder, points, weights, tuple(pairs or ()), sizes, num_threads=threads)
+    if runtime is not None:
+        _bench_runtime(setting, runtime, output)
+        return
+    if not graphs:
         _bench_stages(output)
         output = output.with_stem(f"{output.stem}_learned")
-        folder = shipped_graphs("lightglue_sift")
-        weights = folder.with_suffix(".safetensors") if find_spec("torch") and find_spec("onnx") else None
-    sizes = tuple(sorted(set(keypoints or KEYPOINTS)))
-    _bench_learned(
-        LearnedSetting(folder, points, weights, tuple(pairs or ()), sizes, num_threads=threads), output, plot
-    )
+    _bench_learned(setting, output, plot)
 
 
 def _bench_stages(output: Path) -> None:
@@ -69,6 +74,20 @@ def _bench_dense(setting: Any, output: Path) -> None:
         benchmark = run_dense_benchmark(setting, on_progress=on_progress)
     title = f"{', '.join(benchmark.pairs)}, {benchmark.num_threads} threads: {benchmark.machine}"
     print_table(*dense_table(benchmark), title=title)
+    write_benchmark(benchmark, output)
+    console.print(f"wrote {output}")
+
+
+def _bench_runtime(setting: Any, runtime: str, output: Path) -> None:
+    from feature_matcher_ros.evaluation.benchmark import write_benchmark
+    from feature_matcher_ros.evaluation.runtime_benchmark import run_runtime_benchmark
+    from feature_matcher_ros.evaluation.runtime_tables import graph_table, runtime_table
+
+    with progress_bar(runtime) as on_progress:
+        benchmark = run_runtime_benchmark(setting, runtime, on_progress=on_progress)
+    print_table(*runtime_table(benchmark), title=f"{', '.join(benchmark.pairs)}, {benchmark.num_threads} threads")
+    clocks = ", ".join(dict.fromkeys(f"{row.runtime} by {row.clock}" for row in benchmark.rows))
+    print_table(*graph_table(benchmark), title=f"ms of every graph with all layers, {clocks}: {benchmark.machine}")
     write_benchmark(benchmark, output)
     console.print(f"wrote {output}")
 

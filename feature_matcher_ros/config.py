@@ -27,7 +27,7 @@ _YAML_HEADER = """\
 """
 AUTO = "auto"
 MATCHERS = ("mutual_nearest", "lightglue", "superglue", "efficient_loftr", "loftr")
-RUNTIMES = ("auto", "onnx", "tensorrt")
+RUNTIMES = ("auto", "onnx", "tensorrt", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,9 @@ class ExtractorConfig:
     )
     graphs: str = parameter("", "folder of the exported network; neither sift nor orb needs one")
     runtime: str = parameter(
-        "auto", "what executes the network; auto takes tensorrt where it can, else onnx", choices=RUNTIMES
+        "auto",
+        "what executes the network; auto takes tensorrt if it can, else torch on a GPU, else onnx",
+        choices=RUNTIMES,
     )
     num_threads: int = parameter(0, "threads that execute the network; 0 takes one for each core", minimum=0)
     max_keypoints: int = parameter(1024, "points kept per image, the best ones", minimum=1, maximum=65536)
@@ -73,7 +75,9 @@ class MatcherConfig:
     )
     graphs: str = parameter("", "folder of the exported network; none takes the one that ships for the extractor")
     runtime: str = parameter(
-        "auto", "what executes the network; auto takes tensorrt where it can, else onnx", choices=RUNTIMES
+        "auto",
+        "what executes the network; auto takes tensorrt if it can, else torch on a GPU, else onnx",
+        choices=RUNTIMES,
     )
     num_threads: int = parameter(0, "threads that execute the network; 0 takes one for each core", minimum=0)
     depth_confidence: float = parameter(

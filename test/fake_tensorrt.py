@@ -51,6 +51,10 @@ class Gpu:
         self.memory[self._next] = bytearray(b"\xaa" * num_bytes)
         return self._next
 
+    def mem_get_info(self) -> tuple[int, int]:
+        self.require_context()
+        return self.capacity - sum(map(len, self.memory.values())), self.capacity
+
     def write(self, address: int, content: bytes) -> None:
         if len(content) > len(self.memory[address]):
             raise RuntimeError(f"illegal access: {len(content)} bytes into {len(self.memory[address])}")
@@ -123,6 +127,13 @@ def fake_driver(gpu: Gpu, capability: tuple[int, int] = (8, 9)) -> Any:
             assert self._at >= 0, "an event is recorded before it is waited for"
             gpu.finish(self._at)
 
+        def time_since(self, event: Event) -> float:
+            gpu.require_context()
+            done = gpu.num_launched - len(gpu.pending)
+            if min(event._at, self._at) < 0 or done < max(event._at, self._at):
+                raise RuntimeError("cuEventElapsedTime failed: not ready")
+            return float(self._at - event._at)  # a millisecond for each request
+
     class Allocation:
         def __init__(self, address: int) -> None:
             self._address = address
@@ -157,6 +168,7 @@ def fake_driver(gpu: Gpu, capability: tuple[int, int] = (8, 9)) -> Any:
         memcpy_htod_async=upload,
         memcpy_dtoh_async=download,
         get_driver_version=lambda: 13000,
+        mem_get_info=gpu.mem_get_info,
     )
 
 

@@ -47,6 +47,7 @@ def gpu_machine(
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(tensorrt_library, "driver_problem", lambda: None)
     monkeypatch.setattr(runtimes, "_is_tensorrt_installed", lambda: True)
+    monkeypatch.setattr(runtimes, "_is_torch_on_gpu_expected", lambda: False)
     monkeypatch.setattr(runtimes, "_warned", set())
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_folder))
     for function in _CACHED:

@@ -39,6 +39,7 @@ class DenseSetting:
     graphs: tuple[Path, ...]
     pairs: tuple[Path, ...] = ()  # JSON files; none: rendered frames
     sizes: tuple[Size, ...] = ((640, 480), (320, 240))  # of the images, which are resized
+    runtime: str = "onnx"
     num_threads: int = 2
     max_pairs: int = 3  # of each file
     repetitions: int = 3
@@ -157,10 +158,10 @@ def _contenders(setting: DenseSetting) -> Mapping[Key, DetectorFree]:
     found: dict[Key, DetectorFree] = {}
     for folder in setting.graphs:
         name = f"{read_manifest(folder).method} {read_manifest(folder).weights}"
-        full = open_dense(folder, num_threads=setting.num_threads, runtime="onnx")
+        full = open_dense(folder, num_threads=setting.num_threads, runtime=setting.runtime)
         found[name, FULL] = DetectorFree(full, _RULES)
         if full.config.has_optimized:
-            graphs = open_dense(folder, is_optimized=True, num_threads=setting.num_threads, runtime="onnx")
+            graphs = open_dense(folder, True, setting.runtime, setting.num_threads)
             found[name, OPTIMIZED] = DetectorFree(graphs, _RULES)
     return found
 

@@ -31,6 +31,7 @@ MODES: Mapping[str, LightGlueRules] = {
     ADAPTIVE: LightGlueRules(),
 }
 KEYPOINTS = (256, 512, 1024, 2048, 4096)
+RUNTIME_KEYPOINTS = (512, 1024, 2048)  # as many as engines take, unless they are built for more
 ONNX, TORCH, COMPILED = "onnx", "torch", "torch.compile"
 _MIN_SAME = 0.95  # share of the matches that all contenders find, or their weights are not the same
 _DEMO_RATE_HZ = 5.0  # the demo's camera then moves by about 16 px from frame to frame
@@ -72,7 +73,7 @@ def contenders(setting: LearnedSetting) -> tuple[Mapping[Key, LightGlue], tuple[
     thresholds = graphs.confidence_thresholds  # which a file of weights does not hold
     matchers = {
         (runtime, mode): LightGlue(
-            _NoExtractor(), networks[mode != ALL_LAYERS], replace(MODES[mode], thresholds=thresholds)
+            NoExtractor(), networks[mode != ALL_LAYERS], replace(MODES[mode], thresholds=thresholds)
         )
         for mode in setting.modes
         for runtime, networks in opened.items()
@@ -178,7 +179,7 @@ def _index_pairs(matches: Matches) -> set[tuple[int, int]]:
     return {(int(first), int(second)) for first, second in matches.indices}
 
 
-class _NoExtractor:
+class NoExtractor:
     """Stands where a matcher has its extractor; the points are there already."""
 
     name = "none"

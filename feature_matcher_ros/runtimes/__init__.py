@@ -13,10 +13,11 @@ from feature_matcher_ros.runtimes.graph_spec import GraphSpec
 from feature_matcher_ros.runtimes.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
+_NAMED = {"torch": "torch on the GPU", "onnx": "ONNX Runtime on the CPU"}
 
 
 def open_runtime(graph_path: Path, spec: GraphSpec, name: str = "auto", num_threads: int = 0) -> Runtime:
-    """Open a graph with the runtime of that name; ``auto`` takes TensorRT if it can, else ONNX Runtime on the CPU.
+    """Open a graph with the runtime of that name; ``auto`` takes the first that can: TensorRT, torch on a GPU, ONNX.
 
     ``num_threads`` 0 leaves the number to the runtime.
 
@@ -27,18 +28,46 @@ def open_runtime(graph_path: Path, spec: GraphSpec, name: str = "auto", num_thre
         raise RuntimeLoadError(f"the runtime '{name}' is unknown: choose one of {', '.join(RUNTIMES)}.")
     if name == "tensorrt":
         return _open_tensorrt(graph_path, spec)
-    if name == "auto" and _is_tensorrt_installed():
-        try:
-            return _open_tensorrt(graph_path, spec)
-        except RuntimeLoadError as error:
-            _warn_of_fallback(graph_path.parent, str(error))
-    return _open_onnx(graph_path, spec, num_threads)
+    if name == "torch":
+        return _open_torch(graph_path, spec)
+    if name == "onnx":
+        return _open_onnx(graph_path, spec, num_threads)
+    return _open_best(graph_path, spec, num_threads)
+
+
+def _open_best(graph_path: Path, spec: GraphSpec, num_threads: int) -> Runtime:
+    """What is installed and cannot be used is named, once for each network."""
+    problems = []
+    for is_expected, open_it in ((_is_tensorrt_installed, _open_tensorrt), (_is_torch_on_gpu_expected, _open_torch)):
+        if is_expected():
+            try:
+                opened = open_it(graph_path, spec)
+            except RuntimeLoadError as error:
+                problems.append(str(error))
+            else:
+                break
+    else:
+        opened = _open_onnx(graph_path, spec, num_threads)
+    if problems:
+        _warn_of_fallback(graph_path.parent, opened.name, " ".join(problems))
+    return opened
 
 
 def _open_tensorrt(graph_path: Path, spec: GraphSpec) -> Runtime:
     from feature_matcher_ros.runtimes.tensorrt_runtime import TensorRtRuntime
 
     return TensorRtRuntime(graph_path, spec)
+
+
+def _open_torch(graph_path: Path, spec: GraphSpec) -> Runtime:
+    try:
+        from feature_matcher_ros.runtimes.torch_graph import open_torch_graph
+    except ImportError as error:
+        raise RuntimeLoadError(
+            f"the runtime torch needs torch and onnx ({error}): run pip install 'feature_matcher_ros[torch]', or set "
+            "the runtime to onnx, which needs neither."
+        ) from error
+    return open_torch_graph(graph_path, spec)
 
 
 def _open_onnx(graph_path: Path, spec: GraphSpec, num_threads: int) -> Runtime:
@@ -55,12 +84,20 @@ def _is_tensorrt_installed() -> bool:
     return any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx"))
 
 
+@cache
+def _is_torch_on_gpu_expected() -> bool:
+    """Whether there is a GPU, and what it takes to use it; importing torch takes seconds, and is left for then."""
+    from feature_matcher_ros.runtimes.tensorrt_library import driver_problem
+
+    return driver_problem() is None and all(find_spec(name) is not None for name in ("torch", "onnx"))
+
+
 _warned: set[object] = set()
 
 
-def _warn_of_fallback(network: Path, reason: str) -> None:
-    """Say once for each network and each reason why TensorRT is left unused."""
+def _warn_of_fallback(network: Path, chosen: str, reason: str) -> None:
+    """Say once for each network and each reason why what was expected is left unused."""
     is_news = not _warned & {network, reason}
     _warned.update((network, reason))
     level = logging.WARNING if is_news else logging.DEBUG
-    _logger.log(level, "%s runs on the CPU, by ONNX Runtime, though TensorRT is installed: %s", network.name, reason)
+    _logger.log(level, "%s runs by %s, for what is faster cannot be used: %s", network.name, _NAMED[chosen], reason)

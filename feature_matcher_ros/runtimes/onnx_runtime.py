@@ -12,6 +12,7 @@ import onnxruntime
 
 from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec, require_same_spec
+from feature_matcher_ros.runtimes.meter import HostMeter
 from feature_matcher_ros.runtimes.runtime import Tensor
 
 # ONNX Runtime's names of element types, as numpy calls them.
@@ -55,6 +56,10 @@ class OnnxRuntime:
     @property
     def spec(self) -> GraphSpec:
         return self._spec
+
+    @property
+    def meter(self) -> HostMeter:
+        return HostMeter()
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         given = {name: np.asarray(value) for name, value in inputs.items()}  # from wherever they are

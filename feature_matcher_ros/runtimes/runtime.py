@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec
+from feature_matcher_ros.runtimes.meter import Meter
 
 Tensor = NDArray[Any]
 
@@ -26,6 +27,10 @@ class Runtime(Protocol):
     @property
     def spec(self) -> GraphSpec:
         """What the graph takes and gives."""
+
+    @property
+    def meter(self) -> Meter:
+        """That of the device on which it is executed."""
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Execute the graph; takes exactly the inputs of the spec and returns all its outputs."""

@@ -105,6 +105,11 @@ class CudaDevice:
         """Wait for all that has been asked for."""
         self._stream.synchronize()
 
+    def used_bytes(self) -> int:
+        """Memory of the GPU that is in use, by whoever."""
+        free, total = self._driver.mem_get_info()
+        return int(total - free)
+
 
 @cache
 def cuda_device() -> CudaDevice:
@@ -123,6 +128,28 @@ def gpu_environment(library: TensorRT, device: CudaDevice) -> Environment:
     """
     cuda = "" if library.is_rtx else device.cuda_version
     return Environment(library.name, library.version, cuda, (device.compute_capability,))
+
+
+class DeviceMeter:
+    """Measures by events on the stream on which everything happens."""
+
+    name = "CUDA events"
+
+    def __init__(self, device: CudaDevice) -> None:
+        self._device = device
+
+    def mark(self) -> Any:
+        with self._device.active():
+            return self._device.mark()
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        with self._device.active():
+            end.synchronize()
+            return float(end.time_since(begin))
+
+    def memory_mb(self) -> float:
+        with self._device.active():
+            return self._device.used_bytes() * 1e-6
 
 
 class DeviceBuffer:

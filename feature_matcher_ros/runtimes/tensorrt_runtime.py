@@ -19,6 +19,7 @@ from feature_matcher_ros.runtimes.manifest import sha256_of
 from feature_matcher_ros.runtimes.tensorrt_device import (
     CudaDevice,
     DeviceBuffer,
+    DeviceMeter,
     DeviceTensor,
     cuda_device,
     gpu_environment,
@@ -77,6 +78,10 @@ class TensorRtRuntime:
     def precision(self) -> str:
         """That of the engine."""
         return self._manifest.source.precision
+
+    @property
+    def meter(self) -> DeviceMeter:
+        return DeviceMeter(self._device)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Execute the graph; returns as soon as that has been asked for.

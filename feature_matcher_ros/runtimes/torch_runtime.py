@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec
+from feature_matcher_ros.runtimes.meter import HostMeter, Meter
 
 _PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _HALVES = (torch.float16, torch.bfloat16)
@@ -28,6 +29,25 @@ class DeviceTensor:
         tensor = self.tensor.float() if self.tensor.dtype in _HALVES else self.tensor
         array: NDArray[Any] = tensor.cpu().numpy()
         return array if dtype is None else array.astype(dtype)
+
+
+class CudaMeter:
+    """Events on the current stream."""
+
+    name = "CUDA events"
+
+    def mark(self) -> Any:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        end.synchronize()
+        return float(begin.elapsed_time(end))
+
+    def memory_mb(self) -> float:
+        free, total = torch.cuda.mem_get_info()
+        return (total - free) * 1e-6
 
 
 class TorchRuntime:
@@ -68,6 +88,10 @@ class TorchRuntime:
     @property
     def spec(self) -> GraphSpec:
         return self._spec
+
+    @property
+    def meter(self) -> Meter:
+        return CudaMeter() if self._device.type == "cuda" else HostMeter()
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         is_half = self._precision in _HALVES

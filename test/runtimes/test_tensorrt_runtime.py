@@ -216,7 +216,9 @@ def test_auto_falls_back_with_one_warning_and_a_choice_never(
         assert [open_runtime(path, spec).name for _ in range(3)] == ["onnx"] * 3
         assert open_runtime(head, head_spec).name == "onnx", "of the same network, for the same reason"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "lightglue_sift runs on the CPU, by ONNX Runtime, though TensorRT is installed: stage2.onnx" in caplog.text
+    assert (
+        "lightglue_sift runs by ONNX Runtime on the CPU, for what is faster cannot be used: stage2.onnx" in caplog.text
+    )
     store(machine.cache, "stage2")
     assert open_runtime(path, spec).name == "tensorrt"
     assert open_runtime(path, spec, "onnx").name == "onnx"
@@ -231,6 +233,7 @@ def test_without_a_gpu_auto_warns_only_where_tensorrt_was_installed(
 ) -> None:
     monkeypatch.setattr(tensorrt_library, "driver_problem", lambda: "there is no NVIDIA driver on this machine")
     monkeypatch.setattr(runtimes, "_is_tensorrt_installed", lambda: is_installed)
+    runtimes._is_torch_on_gpu_expected.cache_clear()
     monkeypatch.setattr(runtimes, "_warned", set())
     with caplog.at_level(logging.INFO):
         for name in ("stage2", "head2"):

@@ -1,0 +1,42 @@
+"""How long a graph takes on the device that executes it, and what memory that takes."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from typing import Any, Protocol
+
+_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
+
+
+class Meter(Protocol):
+    """That of one device."""
+
+    @property
+    def name(self) -> str:
+        """What it measures time with."""
+
+    def mark(self) -> Any:
+        """A point in the order of all that is asked of the device."""
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        """Between two marks; waits until the device has come to the second one."""
+
+    def memory_mb(self) -> float:
+        """Of the device, what is in use, by whoever; of the host, the most that this process has ever used."""
+
+
+class HostMeter:
+    """For what is executed by the time that it returns."""
+
+    name = "CPU clock"
+
+    def mark(self) -> int:
+        return time.perf_counter_ns()
+
+    def elapsed_ms(self, begin: int, end: int) -> float:
+        return (end - begin) * 1e-6
+
+    def memory_mb(self) -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_BYTES * 1e-6
