@@ -11,6 +11,7 @@ from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.export.engine_profiles import SMALLEST_LARGEST, EngineBudget
 from feature_matcher_ros.export.to_tensorrt import (
     FLOAT16,
+    MATCHES_POINTS,
     EnginePlan,
     OnProgress,
     build_environment,
@@ -20,7 +21,8 @@ from feature_matcher_ros.export.to_tensorrt import (
     precisions_of,
 )
 from feature_matcher_ros.extractors import NETWORKS
-from feature_matcher_ros.matchers import lightglue_folder
+from feature_matcher_ros.matchers import chosen_method, lightglue_folder
+from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
 from feature_matcher_ros.models.dense_config import DENSE_METHODS
 from feature_matcher_ros.runtimes.engine_cache import EngineCache
 from feature_matcher_ros.runtimes.engine_manifest import Environment
@@ -57,14 +59,14 @@ def build_missing_engines(
 
 def _wanted(config: FrontEndConfig) -> Iterator[tuple[Path, EngineBudget]]:
     """Folders of graphs that TensorRT is to execute, and for how much."""
-    matcher, extractor = config.matcher, config.extractor
-    if matcher.name in DENSE_METHODS:
+    matcher, extractor, method = config.matcher, config.extractor, chosen_method(config)
+    if method in DENSE_METHODS:
         if matcher.runtime == "tensorrt" and matcher.graphs:
             yield Path(matcher.graphs), _budget(matcher.max_matches, matcher.max_image_px)
         return
     if extractor.name in NETWORKS and extractor.runtime == "tensorrt" and extractor.graphs:
         yield Path(extractor.graphs), _budget(extractor.max_keypoints)
-    if matcher.name == "lightglue" and matcher.runtime == "tensorrt":
+    if matcher.runtime == "tensorrt" and (method == LIGHTGLUE or (method in MATCHES_POINTS and matcher.graphs)):
         yield lightglue_folder(matcher, extractor.name), _budget(extractor.max_keypoints)
 
 

@@ -97,7 +97,7 @@ def precisions_of(manifest: Manifest, precision: str) -> Mapping[str, str]:
 
 def _is_work(method: str, graph: str) -> bool:
     """Whether a graph is most of the work and does not assign matches."""
-    if method == LIGHTGLUE:
+    if method in MATCHES_POINTS:
         return is_stage_name(graph)
     if method in DENSE_METHODS:
         return graph in (BACKBONE, FINE) or is_round_name(graph)
