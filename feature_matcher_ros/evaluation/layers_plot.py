@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from feature_matcher_ros.errors import ConfigError, OutputError
@@ -42,7 +43,7 @@ def plot_layers(evaluations: Sequence[PairSetEvaluation], path: Path) -> None:
             ylabel="layers run",
             title=f"{evaluations[0].matcher}: a dot for each pair of images, and means",
         )
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0.5)
         axes.legend(fontsize=8)
         try:
