@@ -18,6 +18,7 @@ _MAX_UNDISTORTED_PX = 1e-4
 _UNDISTORT_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, _MAX_UNDISTORTED_PX)
 _MAX_COUNTED_STEPS = 15
 _GRID_SIDE = 9
+_NUM_COEFFICIENTS = 8  # of radial and tangential distortion; thin prisms and tilted sensors follow
 
 
 def is_pinhole(camera: Camera) -> bool:
@@ -61,11 +62,14 @@ def _undistort_criteria(camera: Camera) -> tuple[int, int, float]:
 def project_points(points: Float, camera: Camera) -> Float:
     """Project points (N, 3) in the camera's axes to distorted pixels (N, 2); NaN where not in front."""
     front = points[:, 2] > 1e-9
-    if is_pinhole(camera):
+    is_plain = not camera.distortion[_NUM_COEFFICIENTS:].any()
+    if camera.distortion_model is not DistortionModel.EQUIDISTANT and is_plain:
         # OpenCV would compute all derivatives too, which takes ten times as long.
         K, z = camera.K, np.where(front, points[:, 2], np.nan)
-        x, y = points[:, 0] / z, points[:, 1] / z
-        return np.stack([K[0, 0] * x + K[0, 1] * y + K[0, 2], K[1, 1] * y + K[1, 2]], axis=1)
+        x, y, skew_px = points[:, 0] / z, points[:, 1] / z, K[0, 1]
+        if not is_pinhole(camera):
+            (x, y), skew_px = _distorted(x, y, camera.distortion), 0.0  # which undistortion does not know either
+        return np.stack([K[0, 0] * x + skew_px * y + K[0, 2], K[1, 1] * y + K[1, 2]], axis=1)
     pixels = np.full((len(points), 2), np.nan)
     if not np.any(front):
         return pixels
@@ -77,6 +81,17 @@ def project_points(points: Float, camera: Camera) -> Float:
         projected, _ = cv2.projectPoints(visible, zero, zero, camera.K, camera.distortion)
     pixels[front] = projected.reshape(-1, 2)
     return pixels
+
+
+def _distorted(x: Float, y: Float, distortion: Float) -> tuple[Float, Float]:
+    """Normalised coordinates as the lens shows them: radial and tangential distortion, in OpenCV's notation."""
+    k1, k2, p1, p2, k3, k4, k5, k6 = np.pad(distortion, (0, _NUM_COEFFICIENTS))[:_NUM_COEFFICIENTS].tolist()
+    r2, double_xy = x * x + y * y, 2.0 * x * y
+    radial = (1.0 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1.0 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+    return (
+        x * radial + p1 * double_xy + p2 * (r2 + 2.0 * x * x),
+        y * radial + p1 * (r2 + 2.0 * y * y) + p2 * double_xy,
+    )
 
 
 def mean_focal_length(camera: Camera) -> float:

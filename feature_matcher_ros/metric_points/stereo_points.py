@@ -73,7 +73,7 @@ def _even_contrast(grey: Image) -> Image:
     deviation = cv2.sqrBoxFilter(grey, cv2.CV_32F, _CONTRAST_WINDOW)
     # In place, since fresh memory for images costs more than the arithmetic.
     deviation -= mean * mean
-    np.sqrt(np.maximum(deviation, 0.0, out=deviation), out=deviation)
+    np.sqrt(cv2.max(deviation, 0.0, dst=deviation), out=deviation)
     deviation += _CONTRAST_FLOOR
     even = np.subtract(grey, mean, out=mean)
     even /= deviation
@@ -158,9 +158,12 @@ def _follow(left: Image, right: Image, pixels: Pixels, guess: Pixels) -> tuple[P
         return moved, (status.ravel() > 0) & (difference.ravel() < _MAX_DIFFERENCE)
 
     found, is_found = flow(left, right, pixels, guess.copy())
-    # The way back starts as far from its end as the way there, or it would prove nothing.
-    back, is_back = flow(right, left, found, pixels + (found - guess))
-    return found, is_found & is_back & (np.linalg.norm(back - pixels, axis=1) < _MAX_ROUND_TRIP_PX)
+    if is_found.any():
+        # The way back starts as far from its end as the way there, or it would prove nothing.
+        back, is_back = flow(right, left, found[is_found], (pixels + (found - guess))[is_found])
+        returned = np.linalg.norm(back - pixels[is_found], axis=1) < _MAX_ROUND_TRIP_PX
+        is_found[is_found] = is_back & returned
+    return found, is_found
 
 
 def _padded_alike(left: Image, right: Image) -> tuple[Image, Image]:

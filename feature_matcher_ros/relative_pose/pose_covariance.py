@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 
 from feature_matcher_ros.datatypes import Float
@@ -72,10 +73,10 @@ def scaled_inverse(information: Float, variance: float) -> Float | None:
     if not math.isfinite(float(information.sum())) or not diagonal.min() > 1e-100:
         return None
     scale = 1.0 / np.sqrt(diagonal)
-    eigenvalues, vectors = np.linalg.eigh(information * scale * scale[:, None])
-    if not eigenvalues[0] > 1e-12:
+    _, eigenvalues, vectors = cv2.eigen(information * scale * scale[:, None])  # sooner than NumPy's
+    if not eigenvalues.min() > 1e-12:
         return None
-    root = vectors * scale[:, None] * np.sqrt(variance / eigenvalues)
+    root = vectors.T * scale[:, None] * np.sqrt(variance / eigenvalues[:, 0])
     return root @ root.T
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import cv2
 import numpy as np
 
 from feature_matcher_ros.datatypes import Float
@@ -165,4 +166,5 @@ def damped_step(problem: Normals, damping: float) -> Float:
     diagonal = problem.information.diagonal()
     lifted = problem.information.copy()
     lifted.flat[:: len(lifted) + 1] += damping * diagonal + 1e-12 * (float(diagonal.max()) + 1e-300)
-    return np.asarray(np.linalg.solve(lifted, -problem.gradient), dtype=np.float64)
+    _, step = cv2.solve(lifted, -problem.gradient[:, None], flags=cv2.DECOMP_CHOLESKY)  # sooner than NumPy's
+    return np.asarray(step[:, 0], dtype=np.float64)

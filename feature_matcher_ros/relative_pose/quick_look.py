@@ -64,8 +64,8 @@ def find_general_motion(matches: Correspondences, config: PoseConfig, noise: Noi
 def shows_depth(motion: EpipolarMotion, matches: Correspondences, config: PoseConfig, noise: Noise) -> bool:
     """Whether some of the matches leave no doubt that neither a plane nor a rotation nor no motion explains them.
 
-    All three are homographies: where the best one, at the price of the cheapest of the three, is far
-    behind the epipolar geometry, so are they. False says nothing.
+    All three are homographies of planes, near or at infinity, that show the motion: where the best one, at the price of
+    the cheapest of the three, is far behind the epipolar geometry, so are they. False says nothing.
     """
     return _shows_depth(motion, draw_matches(matches, _MAX_MATCHES, config.seed), config, noise)
 
