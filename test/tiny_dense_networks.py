@@ -1,7 +1,11 @@
 """Detector-free networks of few channels that nobody trained, in which equal features are the most similar."""
 
+from pathlib import Path
+
 import torch
 
+from feature_matcher_ros.export.dense_to_onnx import export_dense
+from feature_matcher_ros.export.to_onnx import Origin
 from feature_matcher_ros.models.dense_config import EfficientLoftrConfig, LoftrConfig
 from feature_matcher_ros.models.dense_network import DenseNetwork
 from feature_matcher_ros.models.efficient_loftr import EfficientLoftr
@@ -35,3 +39,11 @@ NETWORKS = {
     "loftr": untrained_loftr,
     "loftr by transport": lambda: untrained_loftr(has_dustbin=True),
 }
+
+
+def exported(name: str, place: Path) -> Path:
+    """The graphs of a network, written below a folder when they are first asked for."""
+    folder = place / "tiny_dense_networks" / name.replace(" ", "_")
+    if not (folder / "manifest.json").is_file():
+        export_dense(NETWORKS[name](), Origin("tiny", "Apache-2.0", "this test"), folder)
+    return folder

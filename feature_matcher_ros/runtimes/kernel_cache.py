@@ -1,6 +1,6 @@
 """Kernels that ``tensorrt_rtx`` has compiled for the GPU at hand, kept beside their engine.
 
-It compiles at the first inference what an engine leaves open, for seconds or minutes. What one process has compiled
+It compiles at the first inference what an engine leaves open, which may take long. What one process has compiled
 the next one need not, if it has the same engine and the same GPU.
 """
 

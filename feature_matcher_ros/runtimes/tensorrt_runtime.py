@@ -62,9 +62,10 @@ class TensorRtRuntime:
         require_same_spec(str(graph_path), spec, _declared_spec(self._library, self._engine))
         self._manifest = cached.manifest
         self._profile = 0
-        self._is_first_run = True
         self._given = {tensor.name: DeviceBuffer(self._device) for tensor in spec.inputs}
         self._idle: dict[str, list[DeviceBuffer]] = {tensor.name: [] for tensor in spec.outputs}
+        if self._kernels is not None:
+            self._compile(self._kernels)
 
     @property
     def name(self) -> str:
@@ -104,9 +105,6 @@ class TensorRtRuntime:
             for value in found.values():
                 if prod(value.shape[1:]) * value.dtype.itemsize <= _BYTES_OF_A_DECISION:
                     value.fetch()
-            if self._is_first_run and self._kernels is not None:
-                self._kernels.keep()  # now, for not every process comes to an orderly end
-            self._is_first_run = False
         return found
 
     def _choose_profile(self, shapes: Mapping[str, Sizes]) -> None:
@@ -159,6 +157,21 @@ class TensorRtRuntime:
         )
         weakref.finalize(self, _keep, self._device, self._kernels)  # those, too, that were compiled later
         return self._engine.create_execution_context(config)
+
+    def _compile(self, kernels: KernelCache) -> None:
+        """Run once with the least input, so that kernels are compiled now and not for a frame of a camera.
+
+        Raises:
+            RuntimeLoadError: it cannot be run.
+        """
+        smallest = {name: sizes[0] for name, sizes in self._manifest.source.profiles[0].shapes.items()}
+        try:
+            self.run({tensor.name: np.zeros(smallest[tensor.name], tensor.dtype) for tensor in self._spec.inputs})
+        except MatcherError as error:
+            raise RuntimeLoadError(str(error)) from error
+        with self._device.active():
+            self._device.synchronize()
+            kernels.keep()
 
 
 def _keep(device: CudaDevice, kernels: KernelCache) -> None:

@@ -13,16 +13,14 @@ onnx = pytest.importorskip("onnx", reason="engines are built from graphs with on
 pytest.importorskip("torch", reason="exporting networks needs torch: pip install feature_matcher_ros[torch]")
 
 from gpu_machine import Machine, gpu_machine  # noqa: E402
-from tiny_dense_networks import NETWORKS  # noqa: E402
+from tiny_dense_networks import exported  # noqa: E402
 
 from feature_matcher_ros.config import FrontEndConfig, override  # noqa: E402
 from feature_matcher_ros.errors import MatcherError, RuntimeLoadError  # noqa: E402
-from feature_matcher_ros.export.dense_to_onnx import export_dense  # noqa: E402
 from feature_matcher_ros.export.engine_acceptance import Trial, compare_on_cpu  # noqa: E402
 from feature_matcher_ros.export.engine_profiles import EngineBudget, dense_ranges  # noqa: E402
 from feature_matcher_ros.export.half_precision import num_half_products  # noqa: E402
 from feature_matcher_ros.export.missing_engines import build_missing_engines  # noqa: E402
-from feature_matcher_ros.export.to_onnx import Origin  # noqa: E402
 from feature_matcher_ros.export.to_tensorrt import (  # noqa: E402
     EngineOptions,
     build_network,
@@ -49,9 +47,7 @@ UNFIT = {"NonZero", "Compress", "Unique", "If", "Loop", "NonMaxSuppression"}
     params=["efficient_loftr", "loftr", pytest.param("loftr by transport", marks=pytest.mark.slow)],
 )
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("network") / "tiny"
-    export_dense(NETWORKS[request.param](), Origin("tiny", "Apache-2.0", "this test"), path)
-    return path
+    return exported(request.param, tmp_path_factory.getbasetemp())
 
 
 def texture(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -174,7 +170,19 @@ def test_the_configured_runtime_is_that_of_the_matcher_and_its_engines_are_built
 REASON = "engines are built with tensorrt-rtx: pip install 'feature_matcher_ros[engines]'"
 
 
-@pytest.mark.parametrize("precision", ["float16", pytest.param("float32", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("folder", "precision"),
+    [
+        ("efficient_loftr", "float16"),
+        *(
+            pytest.param(name, precision, marks=pytest.mark.slow)
+            for name in ("efficient_loftr", "loftr", "loftr by transport")
+            for precision in ("float16", "float32")
+            if (name, precision) != ("efficient_loftr", "float16")
+        ),
+    ],
+    indirect=["folder"],
+)
 def test_all_graphs_build_without_a_gpu(folder: Path, precision: str, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason=REASON)
     manifest = read_manifest(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from feature_matcher_ros.export.missing_engines import build_missing_engines  # 
 from feature_matcher_ros.export.to_tensorrt import EngineOptions, build_network, precisions_of  # noqa: E402
 from feature_matcher_ros.runtimes import open_runtime  # noqa: E402
 from feature_matcher_ros.runtimes.manifest import read_manifest  # noqa: E402
+from feature_matcher_ros.runtimes.tensorrt_library import driver_problem, load_tensorrt  # noqa: E402
 
 SHIPPED = Path(__file__).parents[2] / "engines" / "lightglue_sift"
 MANIFEST = read_manifest(SHIPPED)
@@ -153,3 +155,25 @@ def test_an_engine_of_one_flavour_is_none_of_the_other(monkeypatch: pytest.Monke
             build_missing_engines(WANTED)
             assert open_runtime(SHIPPED / "stage1.onnx", MANIFEST.graphs["stage1"].spec, "tensorrt").name == "tensorrt"
             assert len(machine.opened) == 1
+
+
+@pytest.mark.skipif(driver_problem() is None, reason="there is a GPU, whose driver the real library would use")
+def test_the_real_library_builds_what_is_harmed_up_to_its_opening(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """For the GPU that the fake of the driver has; opening it is what takes a real one."""
+    real = pytest.importorskip("tensorrt_rtx", reason="engines are built with tensorrt-rtx")
+    with gpu_machine(monkeypatch, tmp_path, version=real.__version__) as machine:
+        build_missing_engines(WANTED)
+        harmed = newest(machine, "head1")
+        harmed.write_bytes(b"tampered")
+        others = {name: path.read_bytes() for name, path in built(machine).items() if name != "head1"}
+        monkeypatch.setitem(sys.modules, "tensorrt_rtx", real)
+        load_tensorrt.cache_clear()
+        steps: list[str] = []
+        build_missing_engines(WANTED, on_progress=lambda name, share: steps.append(name))
+        assert set(steps) == {"head1"} and len(steps) > 3
+        assert {name: path.read_bytes() for name, path in built(machine).items() if name != "head1"} == others
+        assert newest(machine, "head1").stat().st_size > 100_000
+        with pytest.raises(RuntimeLoadError, match=r"cannot open the engine of 'head1' \(.*set the runtime to onnx"):
+            open_runtime(SHIPPED / "head1.onnx", MANIFEST.graphs["head1"].spec, "tensorrt")

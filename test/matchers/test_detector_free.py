@@ -11,14 +11,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="exporting networks needs torch: pip install feature_matcher_ros[torch]")
 
-from tiny_dense_networks import NETWORKS, untrained, untrained_loftr  # noqa: E402
+from tiny_dense_networks import NETWORKS, exported, untrained, untrained_loftr  # noqa: E402
 
 from feature_matcher_ros.config import FrontEndConfig, override  # noqa: E402
 from feature_matcher_ros.datatypes import Features, Matches, StopReason  # noqa: E402
 from feature_matcher_ros.errors import ConfigError, MatcherError, RuntimeLoadError  # noqa: E402
-from feature_matcher_ros.export.dense_to_onnx import dense_by_torch, export_dense  # noqa: E402
+from feature_matcher_ros.export.dense_to_onnx import dense_by_torch  # noqa: E402
 from feature_matcher_ros.export.from_checkpoint import export_checkpoint  # noqa: E402
-from feature_matcher_ros.export.to_onnx import Origin  # noqa: E402
 from feature_matcher_ros.matchers import create_matcher  # noqa: E402
 from feature_matcher_ros.matchers.adaptive import StopRule  # noqa: E402
 from feature_matcher_ros.matchers.dense_graphs import DenseGraphs, open_dense  # noqa: E402
@@ -32,9 +31,7 @@ ODD_SIZES = ((100, 75), (161, 97), (320, 240))  # (width, height)
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("network") / "tiny"
-    export_dense(NETWORKS[request.param](), Origin("tiny", "Apache-2.0", "this test"), path)
-    return path
+    return exported(request.param, tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

@@ -269,9 +269,10 @@ def kernel_files(machine: Machine) -> list[Path]:
 
 def test_kernels_are_compiled_once_for_an_engine_and_a_gpu(machine: Machine) -> None:
     store(machine.cache, "stage2")
-    expected = np.asarray(opened_stage(machine).run(stage_inputs(9, 7))["certainty"])
-    assert machine.gpu.num_compiled == 1
-    (path,) = kernel_files(machine)  # written after the first run already
+    runtime = opened_stage(machine)
+    assert machine.gpu.num_compiled == 1, "before anybody waits for a result"
+    (path,) = kernel_files(machine)
+    expected = np.asarray(runtime.run(stage_inputs(9, 7))["certainty"])
     assert path.stat().st_mode & 0o077 == 0
     found = np.asarray(opened_stage(machine).run(stage_inputs(9, 7))["certainty"])
     assert machine.gpu.num_compiled == 1
@@ -307,25 +308,33 @@ def test_kernels_of_another_driver_are_replaced_and_later_ones_are_kept_at_the_e
     stale = b'["of an older driver", []]'
     path.write_bytes(hashlib.sha256(stale).digest() + stale)
     runtime = opened_stage(machine)
-    runtime.run(stage_inputs(9, 7))
     assert machine.gpu.num_compiled == 2 and b"older driver" not in path.read_bytes()
     runtime._context._config.compile("specialised")  # in the background, when it gets to it
     del runtime
     assert b"specialised" in path.read_bytes()
 
 
+def test_an_engine_that_cannot_be_run_is_found_out_when_it_is_opened(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(machine.cache, "stage2")
+    monkeypatch.setattr(FakeContext, "execute_async_v3", lambda self, stream: False)
+    with pytest.raises(RuntimeLoadError, match="TensorRT cannot run the graph 'stage2'"):
+        opened_stage(machine)
+    assert open_runtime(SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec).name == "onnx"
+
+
 def test_a_folder_that_cannot_be_written_costs_time_only(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store(machine.cache, "stage2")
-    runtime = opened_stage(machine)
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(own_files.os, "fsync", full)
-        runtime.run(stage_inputs(9, 7))
+        opened_stage(machine).run(stage_inputs(9, 7))
     assert "compiled kernels are not kept: cannot write" in caplog.text and kernel_files(machine) == []
 
 
