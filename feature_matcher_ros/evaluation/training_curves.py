@@ -39,8 +39,9 @@ def draw_training_curves(metrics: Path, path: Path) -> None:
 def _figure(lines: Sequence[Line]) -> Figure:
     figure = Figure(figsize=(10.0, 3.2), layout="constrained", facecolor="white")
     axes = figure.subplots(1, 3)
+    num_layers = max((len(line.get("recall", ())) for line in lines), default=0)  # losses of refinement may follow
     for place, name in zip(axes, ("losses", "precision", "recall"), strict=True):
-        _curves(place, [line for line in lines if line.get(name)], name)
+        _curves(place, [line for line in lines if line.get(name)], name, num_layers)
     axes[0].set(title="loss while training", ylim=(0.0, None))
     axes[1].set(title="precision on held-back scenes")
     axes[2].set(title="recall on held-back scenes")
@@ -48,10 +49,9 @@ def _figure(lines: Sequence[Line]) -> Figure:
     return figure
 
 
-def _curves(axes: Axes, lines: Sequence[Line], name: str) -> None:
+def _curves(axes: Axes, lines: Sequence[Line], name: str, num_layers: int) -> None:
     steps = [line["step"] for line in lines]
-    num_layers = len(lines[0][name]) if lines else 0
-    for layer in range(num_layers):
+    for layer in range(num_layers if lines else 0):
         color = RUN_COLORS[layer % len(RUN_COLORS)]
         axes.plot(steps, [line[name][layer] for line in lines], color=color, linewidth=1.2, label=f"layer {layer + 1}")
     axes.set(xlabel="step")

@@ -26,6 +26,7 @@ from feature_matcher_ros.training.photographs import procedural_photograph
 _KNOTS = (0.0, 0.15, 0.6, 2.0, 8.0)  # of the logarithm's linear pieces, in standard deviations of a gradient
 _LEAST_GRADIENT = 0.1  # in the same unit; less is noise
 _SHARPNESS = 1.2  # standard deviation of the entries of a final feature, before they are rectified
+_FINE_GAIN = 4.0  # of the features whose products choose a pixel; with those of PyTorch's default all are alike
 _NORM_MOMENTUM = 0.1  # share of the latest batch in running means
 Passed = dict[nn.BatchNorm2d, int]  # how many of its first channels a normalisation is to leave as they are
 
@@ -35,6 +36,7 @@ def untrained_efficient_loftr(config: EfficientLoftrConfig, seed: int) -> Effici
     torch.manual_seed(seed)
     model = EfficientLoftr(config)
     _close_branches(model.loftr_coarse)
+    model.fine_preprocess.layer1_outconv2[-1].weight.data *= _FINE_GAIN
     return _normalised(model, _set_backbone(model.backbone, config))
 
 

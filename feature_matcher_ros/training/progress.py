@@ -22,13 +22,13 @@ class TrainingProgress:
     stage: str
     step: int
     steps: int
-    losses: tuple[float, ...]  # of each layer, mean since the last report; none before the first step
+    losses: tuple[float, ...]  # of each layer, then of refinement; means since the last report, none before a step
     pairs_per_s: float
     layers: tuple[MatchCounts, ...] = ()  # on the validation pairs, where they were just matched
 
     @property
     def loss(self) -> float:
-        """Mean over the layers; NaN before the first step."""
+        """Mean of all; NaN before the first step."""
         return sum(self.losses) / len(self.losses) if self.losses else math.nan
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install feature_matcher_ros[torch]")
 
+from feature_matcher_ros.config import FrontEndConfig, MatcherConfig  # noqa: E402
 from feature_matcher_ros.errors import SourceError, WeightsError  # noqa: E402
+from feature_matcher_ros.export.from_checkpoint import export_checkpoint  # noqa: E402
+from feature_matcher_ros.matchers import create_matcher  # noqa: E402
 from feature_matcher_ros.models.checkpoint import read_checkpoint  # noqa: E402
 from feature_matcher_ros.models.dense_config import EfficientLoftrConfig, LoftrConfig  # noqa: E402
 from feature_matcher_ros.models.efficient_loftr import efficient_loftr_from_checkpoint  # noqa: E402
@@ -25,6 +29,7 @@ from feature_matcher_ros.training.dense_loss import (  # noqa: E402
 from feature_matcher_ros.training.dense_views import DenseView  # noqa: E402
 from feature_matcher_ros.training.ground_truth import IGNORED, UNMATCHABLE  # noqa: E402
 from feature_matcher_ros.training.match_counts import MatchCounts  # noqa: E402
+from feature_matcher_ros.training.photographs import procedural_photograph  # noqa: E402
 from feature_matcher_ros.training.progress import TrainingProgress  # noqa: E402
 from feature_matcher_ros.training.refinement_loss import true_offsets  # noqa: E402
 from feature_matcher_ros.training.tasks import task_of  # noqa: E402
@@ -90,8 +95,20 @@ def test_it_learns_and_its_weights_can_be_loaded(scenes: list[list[DenseView]], 
     assert sum(confidence[-3:]) < 0.9 * sum(confidence[:3])
     network = efficient_loftr_from_checkpoint(read_checkpoint(trained.weights))
     assert network.config == NETWORK
+    assert finds_shifted_points(trained.weights, tmp_path / "graphs")
     again = Trainer(config, scenes, tmp_path / "again", OPTIONS, initial=network)
     assert again.validate()[-1].recall == pytest.approx(after.recall, abs=0.02)
+
+
+def finds_shifted_points(weights: Path, graphs: Path) -> bool:
+    """Whether the exported network sees where an image is that was moved by whole cells."""
+    export_checkpoint(weights, graphs, "none")
+    config = MatcherConfig("efficient_loftr", graphs=str(graphs), min_score=0.01, num_threads=1)
+    matcher = create_matcher(FrontEndConfig(matcher=config))
+    image = procedural_photograph(77, (160, 128))
+    moved = matcher.match(matcher.extract(image[:96, :128]), matcher.extract(image[8:104, 16:144]))
+    errors = np.linalg.norm(moved.points1 - moved.points0 + (16.0, 8.0), axis=1)
+    return len(errors) > 10 and float(np.median(errors)) < 6.0
 
 
 def batch_of(scenes: list[list[DenseView]]) -> DenseBatch:
