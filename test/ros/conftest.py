@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback import NUM_FRAMES, stay_on_loopback
+from loopback import NUM_FRAMES, own_domain, stay_on_loopback
 
 from feature_matcher_ros.datatypes import Frame
 from feature_matcher_ros.evaluation.demo_bag import DemoBag, encode_frame
@@ -13,8 +13,7 @@ from feature_matcher_ros.evaluation.demo_rig import DemoOptions
 from feature_matcher_ros.evaluation.demo_scene import DemoRecording
 from feature_matcher_ros.evaluation.sequences import Modality
 
-# Before any participant is made; the number keeps test runs on one machine apart, below the ephemeral ports.
-stay_on_loopback(1 + os.getpid() % 97)
+stay_on_loopback(own_domain())  # before any participant is made
 
 
 def _write_bag(path: Path, modality: Modality, width: int = 320) -> Path:
