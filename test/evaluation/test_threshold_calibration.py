@@ -300,7 +300,10 @@ def test_what_is_recorded_is_what_the_matcher_does(graphs: Path) -> None:
             found = LightGlue(matcher, matcher.graphs, rules).match(features0, features1)
             assert found.layers_run == layers_run and found.indices is not None
             assert agreement(found.indices, full.indices) == (stage.agreement if layers_run < 3 else 1.0)
-    assert record.stages[0].agreement < 1.0 and 0.0 < record.stages[0].match_ms < record.stages[-1].match_ms
+    assert record.stages[0].agreement < 1.0
+    again = [record_pair(features0, features1, matcher.graphs, matcher.rules.min_score)[0] for _ in range(5)]
+    first_ms, last_ms = (min(other.stages[number].match_ms for other in again) for number in (0, -1))
+    assert 0.0 < first_ms < last_ms
 
 
 def test_the_wanted_agreement_is_kept_where_layers_differ(
