@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from feature_matcher_ros.errors import ConfigError, OutputError
+from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.evaluation.evaluate_pairs import PRECISION_THRESHOLDS, PairOutcome, PairSetEvaluation
-from feature_matcher_ros.evaluation.plot_style import INK, RUN_COLORS, plot_style
+from feature_matcher_ros.evaluation.plot_style import INK, RUN_COLORS, plot_style, write_plot
 
 _BINS = (0.0, 5.0, 10.0, 20.0, 30.0, 40.0, 100.0)  # percent of the points that images have in common
 _SPREAD = 0.12  # layers, by which dots are moved apart
@@ -46,11 +46,7 @@ def plot_layers(evaluations: Sequence[PairSetEvaluation], path: Path) -> None:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0.5)
         axes.legend(fontsize=8)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=120)
-        except (OSError, ValueError) as error:
-            raise OutputError(f"cannot write the plot {path} ({error}): choose another --plot.") from error
+        write_plot(figure, path)
 
 
 def common_share(outcome: PairOutcome) -> float | None:

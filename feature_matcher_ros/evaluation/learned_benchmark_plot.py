@@ -8,10 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator
 
-from feature_matcher_ros.errors import OutputError
 from feature_matcher_ros.evaluation.learned_benchmark import LearnedBenchmark, LearnedRow
 from feature_matcher_ros.evaluation.learned_contenders import ADAPTIVE, ALL_LAYERS, COMPILED, ONNX, TORCH
-from feature_matcher_ros.evaluation.plot_style import BLUE, GREEN, ORANGE, plot_style
+from feature_matcher_ros.evaluation.plot_style import BLUE, GREEN, ORANGE, plot_style, write_plot
 
 # Every runtime with all layers, and what adaptivity makes of the one that robots use.
 _CURVES = {
@@ -42,11 +41,7 @@ def plot_learned_benchmark(benchmark: LearnedBenchmark, path: Path) -> None:
         axes.yaxis.set_major_formatter("{x:.0f}")
         axes.minorticks_off()
         axes.legend(fontsize=8)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=150)
-        except (OSError, ValueError) as error:
-            raise OutputError(f"cannot write the plot {path} ({error}): choose another --plot.") from error
+        write_plot(figure, path)
 
 
 def _draw(rows: list[LearnedRow], label: str, color: str, line: str, axes: Axes) -> None:

@@ -1,4 +1,4 @@
-"""How plots look: matplotlib figures as SVG text whose colours follow the page, light or dark."""
+"""How plots look: matplotlib figures as files, or as SVG text whose colours follow the page, light or dark."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from feature_matcher_ros.errors import OutputError
 
 # Names of the page's colours (CSS variables), and what stands for them inside matplotlib. The values
 # are also what a viewer without CSS variables shows.
@@ -39,6 +42,7 @@ COLORS = {
 RUN_COLORS = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL)
 
 _WIDTH_IN = 10.6
+_DPI = 150
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
@@ -90,6 +94,19 @@ def plot_style() -> Iterator[None]:
 def new_figure(height_in: float) -> Figure:
     """An empty figure as wide as the page."""
     return Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
+
+
+def write_plot(figure: Figure, path: Path) -> None:
+    """Write a picture in the format that the ending of its name asks for, into a folder that is made if need be.
+
+    Raises:
+        OutputError: the file cannot be written, or matplotlib knows no such format.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=_DPI)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write the plot {path} ({error}): choose another --plot.") from error
 
 
 def to_svg(figure: Figure, name: str) -> str:

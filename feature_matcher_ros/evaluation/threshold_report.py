@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from feature_matcher_ros.errors import OutputError
-from feature_matcher_ros.evaluation.plot_style import BLUE, MUTED, ORANGE, plot_style
+from feature_matcher_ros.evaluation.plot_style import BLUE, MUTED, ORANGE, plot_style, write_plot
 from feature_matcher_ros.evaluation.threshold_calibration import Calibration, Trial
 from feature_matcher_ros.matchers.lightglue_graphs import METHOD
 from feature_matcher_ros.parameter_file import ROS_KEY
@@ -94,11 +94,7 @@ def plot_calibration(calibration: Calibration, path: Path) -> None:
     with plot_style():
         figure = Figure(figsize=(6.4, 4.2), layout="constrained", facecolor="white")
         _draw(calibration, figure.subplots())
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path, dpi=150)
-        except (OSError, ValueError) as error:
-            raise OutputError(f"cannot write the plot {path} ({error}): choose another --plot.") from error
+        write_plot(figure, path)
 
 
 def _draw(calibration: Calibration, axes: Any) -> None:

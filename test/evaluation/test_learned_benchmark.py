@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from image_pairs_scene import write_pairs
 
 from feature_matcher_ros.cli import main
 from feature_matcher_ros.datatypes import Features, Matches
@@ -21,7 +20,6 @@ from feature_matcher_ros.evaluation.budget_benchmark import budget_table, measur
 from feature_matcher_ros.evaluation.learned_benchmark import LearnedBenchmark, LearnedRow, learned_table, network_gflop
 from feature_matcher_ros.evaluation.learned_benchmark_plot import plot_learned_benchmark
 from feature_matcher_ros.evaluation.learned_contenders import MODES, LearnedSetting, require_same_matches
-from feature_matcher_ros.geometry import pose_from, rotation_from_vector
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, Stage
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 
@@ -70,23 +68,6 @@ def test_the_table_the_file_and_the_plot_hold_the_numbers(tmp_path: Path) -> Non
     for name in ("cost.txt", "cost.png/cost.png"):
         with pytest.raises(OutputError, match="choose another --plot"):
             plot_learned_benchmark(benchmark, tmp_path / "new" / name)
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Graphs, and the weights that they were exported from."""
-    pytest.importorskip("torch", reason="the comparison needs torch: pip install feature_matcher_ros[torch]")
-    pytest.importorskip("onnx", reason="the comparison needs onnx: pip install feature_matcher_ros[torch]")
-    from random_network import write_random_network
-
-    folder = tmp_path_factory.mktemp("network")
-    return folder, write_random_network(folder, LightGlueConfig(128, 16, 2, 3))
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    motion = pose_from(rotation_from_vector([0.0, 0.02, 0.01]), [0.4, 0.05, 0.0])
-    return write_pairs(tmp_path_factory.mktemp("pairs"), [motion, np.eye(4)], [motion, np.eye(4)])
 
 
 def test_all_contenders_take_turns_on_the_same_points(

@@ -7,44 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from command_line import feature_matcher
 from gpu_machine import gpu_machine
-from image_pairs_scene import write_pairs
 
 from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.evaluation import runtime_benchmark
 from feature_matcher_ros.evaluation.learned_contenders import MODES, LearnedSetting, NoExtractor, point_pairs
 from feature_matcher_ros.evaluation.runtime_benchmark import run_runtime_benchmark, timed_network
 from feature_matcher_ros.evaluation.runtime_tables import GraphTime, RuntimeBenchmark, graph_table, runtime_table
-from feature_matcher_ros.geometry import pose_from, rotation_from_vector
 from feature_matcher_ros.matchers.lightglue import LightGlue
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
-from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 from feature_matcher_ros.runtimes.meter import HostMeter
 from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 from feature_matcher_ros.runtimes.tensorrt_library import driver_problem
 
 SHIPPED = shipped_graphs("lightglue_sift")
 ALL_GRAPHS = {"embed", "stage1", "stage2", "stage3", "head3"}
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    motion = pose_from(rotation_from_vector([0.0, 0.02, 0.01]), [0.4, 0.05, 0.0])
-    return write_pairs(tmp_path_factory.mktemp("pairs"), [motion, np.eye(4)], [motion, np.eye(4)])
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Graphs, and the weights that they were exported from."""
-    pytest.importorskip("torch", reason="the comparison needs torch: pip install feature_matcher_ros[torch]")
-    pytest.importorskip("onnx", reason="the comparison needs onnx: pip install feature_matcher_ros[torch]")
-    from random_network import write_random_network
-
-    folder = tmp_path_factory.mktemp("network")
-    return folder, write_random_network(folder, LightGlueConfig(128, 16, 2, 3))
 
 
 def test_every_graph_is_timed_beside_torch_and_they_add_up(network: tuple[Path, Path], pairs: Path) -> None:
