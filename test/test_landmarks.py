@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from feature_matcher_ros.datatypes import Camera, Matches, MotionType, RelativePose, ScaleSource
+from feature_matcher_ros.datatypes import Camera, Estimator, Matches, MotionType, RelativePose, ScaleSource
 from feature_matcher_ros.geometry import (
     normalize_points,
     pose_from,
@@ -23,7 +23,7 @@ def _points(count: int = 400) -> np.ndarray:
 
 
 def _pose(rotation: np.ndarray, direction: np.ndarray) -> RelativePose:
-    return RelativePose(rotation, direction, None, ScaleSource.NONE, MotionType.GENERAL, np.eye(6))
+    return RelativePose(rotation, direction, None, ScaleSource.NONE, MotionType.GENERAL, np.eye(6), Estimator.ESSENTIAL)
 
 
 def _pair(points: np.ndarray, cam1_from_cam0: np.ndarray, noise_px: float) -> Matches:

@@ -8,6 +8,7 @@ from feature_matcher_ros.config import PoseConfig
 from feature_matcher_ros.datatypes import (
     Camera,
     DistortionModel,
+    Estimator,
     MetricPoints,
     MotionType,
     PoseEstimate,
@@ -53,6 +54,8 @@ def check_record(found: PoseEstimate, num_matches: int) -> None:
     assert np.all(np.isfinite(pose.covariance)) and np.allclose(pose.covariance, pose.covariance.T)
     assert np.linalg.eigvalsh(pose.covariance)[0] > -1e-15
     assert (pose.baseline_m is None) == (pose.scale_source is ScaleSource.NONE)
+    assert (pose.estimator is Estimator.ABSOLUTE_POSE) == bool(pose.baseline_m)
+    assert (pose.estimator is Estimator.ROTATION) == (not has_direction)
     if pose.direction is not None:
         assert abs(np.linalg.norm(pose.direction) - 1.0) < 1e-9
 

@@ -13,7 +13,7 @@ from feature_matcher_ros.datatypes.arrays import Float, Image, Pixels
 from feature_matcher_ros.datatypes.cameras import Camera, DistortionModel
 from feature_matcher_ros.datatypes.frames import DepthView, Frame, ScaleSource, StereoView
 from feature_matcher_ros.datatypes.matches import Features, Matches, StopReason
-from feature_matcher_ros.datatypes.poses import MetricPoints, MotionType, Odometry, RelativePose, Trajectory
+from feature_matcher_ros.datatypes.poses import Estimator, MetricPoints, MotionType, Odometry, RelativePose, Trajectory
 from feature_matcher_ros.datatypes.results import (
     FrontEndResult,
     GateMeasurement,
@@ -27,6 +27,7 @@ __all__ = [
     "Camera",
     "DepthView",
     "DistortionModel",
+    "Estimator",
     "Features",
     "Float",
     "Frame",

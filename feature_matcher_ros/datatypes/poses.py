@@ -22,6 +22,15 @@ class MotionType(str, Enum):
     UNKNOWN = "UNKNOWN"
 
 
+class Estimator(str, Enum):
+    """The model that a pose was estimated by."""
+
+    ESSENTIAL = "ESSENTIAL"  # matches alone
+    HOMOGRAPHY = "HOMOGRAPHY"  # matches alone, of points on a plane
+    ROTATION = "ROTATION"  # matches alone, which show no parallax
+    ABSOLUTE_POSE = "ABSOLUTE_POSE"  # points of known place, measured or landmarks, that are seen again
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MetricPoints:
     """Places of some pixels of one image in metres, measured by stereo or depth."""
@@ -47,6 +56,7 @@ class RelativePose:
     scale_source: ScaleSource
     motion_type: MotionType
     covariance: Float
+    estimator: Estimator
 
     @property
     def cam1_from_cam0(self) -> Float:

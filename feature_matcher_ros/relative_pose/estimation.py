@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from feature_matcher_ros.config import PoseConfig
 from feature_matcher_ros.datatypes import (
     Camera,
+    Estimator,
     Float,
     MetricPoints,
     MotionType,
@@ -143,7 +144,13 @@ def _metric_solution(
     epipolar = describe_epipolar(motion, matches, noise_from(config))
     motion_type = MotionType.PLANAR if is_planar(epipolar, matches, config) else MotionType.GENERAL
     pose = RelativePose(
-        motion.rotation, motion.direction, fit.pose.baseline_m, scale_source, motion_type, fit.covariance
+        motion.rotation,
+        motion.direction,
+        fit.pose.baseline_m,
+        scale_source,
+        motion_type,
+        fit.covariance,
+        Estimator.ABSOLUTE_POSE,
     )
     return Solution(motion_type, pose, epipolar.inliers)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from feature_matcher_ros.config import PoseConfig
-from feature_matcher_ros.datatypes import Float, MotionType, RelativePose, ScaleSource
+from feature_matcher_ros.datatypes import Estimator, Float, MotionType, RelativePose, ScaleSource
 from feature_matcher_ros.relative_pose.correspondences import Correspondences, Mask
 from feature_matcher_ros.relative_pose.epipolar_estimation import (
     EpipolarFit,
@@ -57,6 +57,12 @@ _DECISIVE = 10.0
 _FAR_FROM_PLANAR = 60.0
 # By so much a refinement may improve what the quick fit left undone.
 _WORTH_REFINING = 60.0
+_ESTIMATORS = {
+    MotionType.GENERAL: Estimator.ESSENTIAL,
+    MotionType.PLANAR: Estimator.HOMOGRAPHY,
+    MotionType.ROTATION_ONLY: Estimator.ROTATION,
+    MotionType.STATIC: Estimator.ROTATION,
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,7 +257,7 @@ def _possible_planes(
 
 
 def _pose(motion_type: MotionType, rotation: Float, direction: Float | None, covariance: Float) -> RelativePose:
-    return RelativePose(rotation, direction, None, ScaleSource.NONE, motion_type, covariance)
+    return RelativePose(rotation, direction, None, ScaleSource.NONE, motion_type, covariance, _ESTIMATORS[motion_type])
 
 
 def _evidence(fit: EpipolarFit, rival: Rival, matches: Correspondences, noise: Noise) -> Evidence:

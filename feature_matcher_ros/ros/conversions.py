@@ -170,6 +170,7 @@ def _details(result: FrontEndResult) -> dict[str, str | None]:
         "state": result.state.value,
         "motion_type": result.motion_type.value,
         "scale_source": None if pose is None else pose.scale_source.value,
+        "estimator": None if pose is None else pose.estimator.value,
         "baseline_m": None if pose is None or pose.baseline_m is None else f"{pose.baseline_m:.6f}",
         "keyframe_stamp": _seconds(result.keyframe_stamp_ns),
         "keyframe_reason": None if result.keyframe_reason is None else result.keyframe_reason.value,

@@ -99,7 +99,7 @@ def test_layers_are_drawn_by_what_images_have_in_common(motions, evaluation, tmp
         capsys, "evaluate", path, path, "--plot", picture, "--set", "extractor.max_keypoints=300"
     )
     assert (code, err) == (0, "") and out.count("layers run, mean") == 2
-    assert cv2.imread(str(picture)).shape[1] == 768
+    assert cv2.imread(str(picture)).shape[1] == 960
     for outcome in evaluation.pairs:
         correct = outcome.num_matches * outcome.precision[1e-4]
         assert 50 < outcome.num_points <= 1024 and common_share(outcome) == correct / outcome.num_points < 1.0

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from feature_matcher_ros.datatypes import (
+    Estimator,
     FrontEndResult,
     GateMeasurement,
     KeyframeReason,
@@ -32,7 +33,15 @@ from feature_matcher_ros.geometry import angle_between_deg, rotation_angle_deg, 
 
 ROTATION = rotation_from_vector([0.1, -0.4, 0.2])
 DIRECTION = np.array([0.6, 0.0, 0.8])
-POSE = RelativePose(ROTATION, DIRECTION, 0.25, ScaleSource.STEREO, MotionType.GENERAL, np.diag([4e-4] * 3 + [1e-4] * 3))
+POSE = RelativePose(
+    ROTATION,
+    DIRECTION,
+    0.25,
+    ScaleSource.STEREO,
+    MotionType.GENERAL,
+    np.diag([4e-4] * 3 + [1e-4] * 3),
+    Estimator.ABSOLUTE_POSE,
+)
 MATCHES = Matches(np.zeros((4, 2), np.float32), np.zeros((4, 2), np.float32), np.ones(4, np.float32), layers_run=5)
 MATCHED = FrontEndResult(
     stamp_ns=1_700_000_000_123_456_789,

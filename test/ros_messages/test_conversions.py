@@ -12,6 +12,7 @@ from rosbags.interfaces import Nodetype
 from feature_matcher_ros.datatypes import (
     Camera,
     DistortionModel,
+    Estimator,
     FrontEndResult,
     GateMeasurement,
     KeyframeReason,
@@ -59,7 +60,7 @@ MATCHES = Matches(
 )
 ROOT = RANDOM.normal(0, 0.02, (6, 6))
 METRIC = RelativePose(rotation_from_vector([0.2, -0.1, 0.3]), np.array([0.6, 0.0, 0.8]), 0.5, ScaleSource.STEREO,
-                      MotionType.GENERAL, ROOT @ ROOT.T)  # fmt: skip
+                      MotionType.GENERAL, ROOT @ ROOT.T, Estimator.ABSOLUTE_POSE)  # fmt: skip
 WORLD_FROM_CAM = pose_from(rotation_from_vector([0.1, 0.5, -0.2]), [1.0, 2.0, 3.0])
 RESULT = FrontEndResult(
     stamp_ns=1_700_000_000_123_456_789,
@@ -224,6 +225,7 @@ def test_diagnostics() -> None:
     values = {entry.key: entry.value for entry in status.values}
     assert (status.level, status.message, status.hardware_id) == (0, "OK", "camera_optical")
     assert values["motion_type"] == "GENERAL" and values["scale_source"] == "STEREO"
+    assert values["estimator"] == "ABSOLUTE_POSE"
     assert values["layers_run"] == "3" and values["num_matches"] == "200" and values["total_ms"] == "80.250"
     gated = replace(RESULT, status=Status.GATED, matches=None, inliers=None, track_ids=None, pose=None,
                     keyframe_reason=None, odometry=None)  # fmt: skip
