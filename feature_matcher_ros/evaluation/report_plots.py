@@ -118,7 +118,7 @@ def plot_matches(evaluation: RunEvaluation) -> Plot | None:
             layered = [row for row in rows if row.layers_run is not None]
             layers = [row.layers_run or 0 for row in layered]
             panels[2].plot(_time_s(layered, start_ns), layers, ".", color=PURPLE, markersize=5)
-            panels[2].set(title="Layers run", ylim=(0, None))
+            panels[2].set(title="Layers run", ylim=(0, max(layers) + 0.5))
         for panel in panels:
             _shade_lost(panel, evaluation.series.rows, start_ns)
         panels[-1].set_xlabel("time (s)")
