@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,8 @@ def train(
     try:
         from feature_matcher_ros.evaluation.training_curves import draw_training_curves
         from feature_matcher_ros.export.from_checkpoint import export_checkpoint
+        from feature_matcher_ros.matchers.lightglue_graphs import THRESHOLDS
+        from feature_matcher_ros.runtimes.manifest import write_manifest
         from feature_matcher_ros.training.config import preset as named_preset
         from feature_matcher_ros.training.config import with_settings
         from feature_matcher_ros.training.exit_thresholds import exit_thresholds
@@ -57,9 +60,10 @@ def train(
     if not is_first_process():
         return
     graphs = output / "graphs"
-    export_checkpoint(trained.weights, graphs, _LICENCE)
+    manifest = export_checkpoint(trained.weights, graphs, _LICENCE)
     thresholds = () if config.is_dense else exit_thresholds(graphs, trained.held_back)
-    manifest = export_checkpoint(trained.weights, graphs, _LICENCE, thresholds)
+    if thresholds:
+        write_manifest(graphs, replace(manifest, network={**manifest.network, THRESHOLDS: list(thresholds)}))
     draw_training_curves(output / "metrics.jsonl", output / "curves.png")
     console.print(f"weights: {trained.weights}\ngraphs: {graphs} ({len(manifest.graphs)})")
     console.print(f"confidence thresholds: {', '.join(f'{value:.3f}' for value in thresholds) or 'of the paper'}")

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from feature_matcher_ros.datatypes import Matches
-from feature_matcher_ros.evaluation.benchmark_machine import MatrixProduct, limited_process, machine_line
+from feature_matcher_ros.evaluation.benchmark_machine import MatrixProduct, limited_process, machine_line, times_faster
 from feature_matcher_ros.evaluation.budget_benchmark import BudgetRow, measure_budget
 from feature_matcher_ros.evaluation.learned_contenders import (
     ALL_LAYERS,
@@ -228,7 +228,7 @@ def _row(
 def _times_faster(turns: Sequence[_Turn], base: Sequence[_Turn] | None) -> float | None:
     if base is None or base is turns:
         return None
-    return float(np.median([other.elapsed_ms / own.elapsed_ms for own, other in zip(turns, base, strict=True)]))
+    return times_faster([turn.elapsed_ms for turn in turns], [turn.elapsed_ms for turn in base])
 
 
 def _ratio(value: float | None) -> str:

@@ -50,7 +50,6 @@ class LearnedSetting:
     weights: Path | None = None  # those of the graphs, for torch; None: without torch
     pairs: tuple[Path, ...] = ()  # JSON files; none: rendered frames
     keypoints: tuple[int, ...] = KEYPOINTS
-    modes: tuple[str, ...] = tuple(MODES)
     num_threads: int = 2
     max_pairs: int = 5  # of each file, spread over it
     repetitions: int = 3
@@ -75,7 +74,7 @@ def contenders(setting: LearnedSetting) -> tuple[Mapping[Key, LightGlue], tuple[
         (runtime, mode): LightGlue(
             NoExtractor(), networks[mode != ALL_LAYERS], replace(MODES[mode], thresholds=thresholds)
         )
-        for mode in setting.modes
+        for mode in MODES
         for runtime, networks in opened.items()
     }
     return matchers, tuple(notes)

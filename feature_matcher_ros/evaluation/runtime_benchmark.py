@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from feature_matcher_ros.config import AUTO, RUNTIMES
 from feature_matcher_ros.errors import RuntimeLoadError
-from feature_matcher_ros.evaluation.benchmark_machine import limited_process, machine_line
+from feature_matcher_ros.evaluation.benchmark_machine import limited_process, machine_line, times_faster
 from feature_matcher_ros.evaluation.learned_contenders import (
     ADAPTIVE,
     ALL_LAYERS,
@@ -35,7 +36,6 @@ from feature_matcher_ros.runtimes.graph_spec import GraphSpec
 from feature_matcher_ros.runtimes.meter import Meter
 from feature_matcher_ros.runtimes.runtime import Runtime
 
-RUNTIMES = ("onnx", "tensorrt", TORCH)
 _WARM_UP = 3  # turns that do not count: a GPU is slow to wake
 
 
@@ -103,8 +103,9 @@ def run_runtime_benchmark(
         WeightsError: the weights cannot be read, or torch is to be measured and there are none.
         SourceError: the pairs cannot be read.
     """
-    if runtime not in RUNTIMES:
-        raise RuntimeLoadError(f"the runtime '{runtime}' is unknown: choose one of {', '.join(RUNTIMES)}.")
+    named = tuple(name for name in RUNTIMES if name != AUTO)
+    if runtime not in named:
+        raise RuntimeLoadError(f"the runtime '{runtime}' is unknown: choose one of {', '.join(named)}.")
     rows: list[RuntimeRow] = []
     graphs: list[GraphTime] = []
     machine = machine_line()
@@ -218,9 +219,7 @@ def _turn(contender: _Contender, mode: str, pair: PointPair) -> _Turn:
 def _row(name: str, contender: _Contender, mode: str, size: int, base: Sequence[_Turn] | None) -> RuntimeRow:
     turns = contender.turns[mode]
     stage = contender.graphs.stages[0].layers
-    over_torch = None
-    if base is not None:
-        over_torch = float(np.median([b.pair_ms / a.pair_ms for a, b in zip(turns, base, strict=True)]))
+    taken_ms = [turn.pair_ms for turn in turns]
     return RuntimeRow(
         runtime=name,
         precision=stage.precision,
@@ -230,10 +229,10 @@ def _row(name: str, contender: _Contender, mode: str, size: int, base: Sequence[
         num_turns=len(turns),
         num_matches=float(np.mean([turn.num_matches for turn in turns])),
         layers_run=float(np.mean([turn.layers_run for turn in turns])),
-        median_ms=float(np.median([turn.pair_ms for turn in turns])),
+        median_ms=float(np.median(taken_ms)),
         device_ms=float(np.median([turn.device_ms for turn in turns])),
-        pairs_per_s=1e3 * len(turns) / sum(turn.pair_ms for turn in turns),
-        over_torch=over_torch,
+        pairs_per_s=1e3 * len(turns) / sum(taken_ms),
+        over_torch=None if base is None else times_faster(taken_ms, [turn.pair_ms for turn in base]),
         memory_mb=0.0,
     )
 

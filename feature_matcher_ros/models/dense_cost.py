@@ -32,12 +32,11 @@ def dense_cost(config: DenseConfig, size: Size, rounds_run: int, num_matches: in
         layer, backbone = _aggregated_layer(config, cells), _repvgg(config, size)
         pyramids, window = 2 * _pyramid(config.widths, size), _correlated_windows(config)
         tokens = cells // config.aggregation**2
-    elif isinstance(config, LoftrConfig):
+    else:
+        assert isinstance(config, LoftrConfig)  # there are no others
         layer = _linear_layer(config.width, config.heads, cells)
         backbone = _resnet(config, size) + _pyramid(config.widths, size)
         pyramids, window, tokens = 0, _attended_windows(config), cells
-    else:
-        raise AssertionError(f"the cost of {config.method} is not known")
     num_layers = 4 * rounds_run - 2 if rounds_run else 0  # the first one of either image is part of the backbone
     return DenseCost(
         tokens=tokens,
