@@ -19,6 +19,7 @@ class Settings:
     """What a problem is drawn from."""
 
     noise_px: float = 0.5
+    tail_px: float = 0.0  # of further noise, of Student's t distribution with three degrees of freedom
     outlier_ratio: float = 0.3
     num_matches: tuple[int, int] = (300, 1000)
     parallax_px: tuple[float, float] = (3.5, 40.0)  # median, of the true matches
@@ -129,6 +130,9 @@ def _observe(
     wrong = rng.uniform([0, 0], [camera.width, camera.height], points1.shape)
     observed0 = points0 + rng.normal(0.0, settings.noise_px, points0.shape)
     observed1 = np.where(true_matches[:, None], points1, wrong) + rng.normal(0.0, settings.noise_px, points1.shape)
+    if settings.tail_px:
+        observed0 += settings.tail_px / np.sqrt(3.0) * rng.standard_t(3, points0.shape)
+        observed1 += settings.tail_px / np.sqrt(3.0) * rng.standard_t(3, points1.shape)
     pixels0, pixels1 = observed0.astype(np.float32), observed1.astype(np.float32)
     return Problem(motion_type, pixels0, pixels1, camera, pose, true_matches, scene)
 

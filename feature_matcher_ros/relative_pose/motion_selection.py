@@ -22,6 +22,8 @@ import numpy as np
 from feature_matcher_ros.datatypes import Float
 
 _EM_STEPS = 6
+# What one match may add to a comparison of two motions: some fit either by luck, and noise has a tail.
+_MAX_SAY = 1.0
 _MAX_SIGMA_RATIO = 4.0  # the noise may exceed the expected one by this factor, no more
 
 
@@ -60,44 +62,46 @@ EPIPOLAR_AFTER_HOMOGRAPHY = Freedom(10, 0.06)
 class Evidence:
     """How well a model explains all matches."""
 
-    log_likelihood: float
-    num_matches: int
+    log_likelihoods: Float  # (M,)
     num_good: float
 
     def criterion(self, freedom: Freedom) -> float:
         """Smaller is better; differences above 10 are very strong evidence (Kass and Raftery, 1995)."""
-        parameters = freedom.num_parameters * math.log(max(self.num_matches, 2))
-        return -2.0 * self.log_likelihood + parameters + freedom.price_per_match * self.num_good
+        parameters = freedom.num_parameters * math.log(max(len(self.log_likelihoods), 2))
+        return -2.0 * float(self.log_likelihoods.sum()) + parameters + freedom.price_per_match * self.num_good
+
+    def lead_over(self, other: Evidence) -> float:
+        """By how much -2 log likelihood is less than that of another model, no match having more than a small say."""
+        return 2.0 * float(np.clip(self.log_likelihoods - other.log_likelihoods, -_MAX_SAY, _MAX_SAY).sum())
 
 
-def transfer_evidence(length2: Float, noise: NoiseRange, em_steps: int = _EM_STEPS) -> Evidence:
+def transfer_evidence(length2: Float, noise: NoiseRange) -> Evidence:
     """Evidence for a homography from squared transfer residuals (M,)."""
     variance, good_share = noise.expected_px**2, 0.7
-    for _ in range(em_steps):
+    for _ in range(_EM_STEPS):
         good = good_share / (2.0 * math.pi * variance) * np.exp(length2 * (-0.5 / variance))
         density = good + (1.0 - good_share) * noise.outlier_density
         posterior = good / density
         total = float(posterior.sum())
         good_share = _share(total / len(length2))
         variance = noise.clip(float(posterior @ length2) / (2.0 * total + 1e-12))
-    return Evidence(float(np.sum(np.log(density))), len(length2), total)
+    return Evidence(np.log(density), total)
 
 
-def epipolar_evidence(distance2: Float, length2: Float, noise: NoiseRange, em_steps: int = _EM_STEPS) -> Evidence:
+def epipolar_evidence(distance2: Float, length2: Float, noise: NoiseRange) -> Evidence:
     """Evidence for an epipolar geometry that competes with a homography.
 
     Args:
         distance2: squared Sampson distances (M,).
         length2: squared transfer residuals (M,) of the homography; what exceeds ``distance2`` is parallax.
         noise: as for the competitor.
-        em_steps: fewer of them give a lower bound.
     """
     parallax2 = np.maximum(length2 - distance2, 0.0)
     prior = 1.0 / (np.sqrt(parallax2) + 2.0 * noise.expected_px)
     prior *= 0.5 / math.log1p(noise.max_parallax_px / (2.0 * noise.expected_px))
     variance = roughness = noise.expected_px**2
     good_share, flat_share = 0.7, 0.5
-    for _ in range(em_steps):
+    for _ in range(_EM_STEPS):
         across = good_share / math.sqrt(2.0 * math.pi * variance) * np.exp(distance2 * (-0.5 / variance))
         flat = flat_share / math.sqrt(2.0 * math.pi * roughness) * across * np.exp(parallax2 * (-0.5 / roughness))
         deep = (1.0 - flat_share) * across * prior
@@ -108,7 +112,7 @@ def epipolar_evidence(distance2: Float, length2: Float, noise: NoiseRange, em_st
         good_share, flat_share = _share(total / len(length2)), _share(num_flat / total)
         variance = noise.clip(float((flat + deep) @ distance2) / total)
         roughness = max(float(flat @ parallax2) / (num_flat + 1e-12), variance)
-    return Evidence(float(np.sum(np.log(density))), len(length2), num_flat + num_deep)
+    return Evidence(np.log(density), num_flat + num_deep)
 
 
 def _share(value: float) -> float:

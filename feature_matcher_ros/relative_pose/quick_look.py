@@ -12,6 +12,7 @@ from feature_matcher_ros.relative_pose.epipolar_estimation import (
     REFINEMENT_GATES,
     Noise,
     draw_matches,
+    polish_epipolar,
     polish_motion,
     search_among,
 )
@@ -28,21 +29,22 @@ from feature_matcher_ros.relative_pose.pose_refinement import robust_sigma
 
 _MAX_MATCHES = 200
 _MAX_SEARCH_MATCHES = 60
-# The evidence for the rival is brought further than its own, which so is understated.
-_EM_STEPS = 2
-_RIVAL_EM_STEPS = 3
 # Where fewer agree with what was found with little effort, something else may be truer.
 _MIN_NEAR_SHARE = 0.6
 _MIN_ITERATIONS = 5
+_MIN_CAREFUL_ITERATIONS = 20
 # The refinement that follows needs the fewer steps, the better the noise is told from the tail of errors beyond it.
 _POLISH_STEPS = 4
 _POLISH_SIGMAS = 3.0
 # A homography that explains less than this share of what the epipolar geometry explains needs no closer look.
 MIN_RIVAL_SHARE = 0.5
-# So large a difference of -2 log likelihood is left by no unfinished fit, and by no plane with a few things before it.
-_BEYOND_DOUBT = 100.0
-# So many matches far off the plane, each of which adds 6 or more to that difference, say the same without a count.
+# So large a difference of -2 log likelihood is left by no plane with a few things before it.
+_BEYOND_DOUBT = 60.0
+# From here on, among some of the matches, no search finds a better motion than the little effort did.
+_CLEAR = 100.0
+# So many matches far off the plane, but no smaller share, say the same: each adds 6 or more to that difference.
 _MANY_OFF_PLANE = 30
+_MANY_OFF_PLANE_SHARE = 0.15
 # Points on a line show next to nothing; this share of the image's diagonal they must spread in every direction.
 _MIN_SPREAD = 0.02
 # Matches of a standing camera agree to a few hundredths of a pixel, but for a tail; kinds of motion are told apart by
@@ -58,34 +60,48 @@ def find_general_motion(matches: Correspondences, config: PoseConfig, noise: Noi
         return None
     sigma = robust_sigma(motion.residuals(some)[0] ** 2, 1, noise.gate_px, noise.floor_px)
     motion = polish_motion(motion, some, min(_POLISH_SIGMAS * sigma, noise.gate_px), _POLISH_STEPS)
-    return motion if _shows_depth(motion, some, config, noise) else None
+    lead = _lead_over_planes(motion, some, noise)
+    if lead >= _CLEAR:
+        return motion
+    if lead <= 0.0:
+        return None
+    searched, _ = search_among(some, config, _MIN_CAREFUL_ITERATIONS)
+    if searched is None:
+        return None
+    motion = polish_epipolar(searched, matches, noise).motion
+    return motion if _lead_over_planes(motion, matches, noise) >= _BEYOND_DOUBT else None
 
 
 def shows_depth(motion: EpipolarMotion, matches: Correspondences, config: PoseConfig, noise: Noise) -> bool:
-    """Whether some of the matches leave no doubt that neither a plane nor a rotation nor no motion explains them.
+    """Whether the matches leave no doubt that neither a plane nor a rotation nor no motion explains them.
 
     All three are homographies of planes, near or at infinity, that show the motion: where the best one, at the price of
     the cheapest of the three, is far behind the epipolar geometry, so are they. False says nothing.
     """
-    return _shows_depth(motion, draw_matches(matches, _MAX_MATCHES, config.seed), config, noise)
+    lead = _lead_over_planes(motion, draw_matches(matches, _MAX_MATCHES, config.seed), noise)
+    if 0.0 < lead < _BEYOND_DOUBT:
+        lead = _lead_over_planes(motion, matches, noise)
+    return lead >= _BEYOND_DOUBT
 
 
-def _shows_depth(motion: EpipolarMotion, some: Correspondences, config: PoseConfig, noise: Noise) -> bool:
-    if _smallest_spread(some) < _MIN_SPREAD * some.image_diagonal:
-        return False
-    distance2 = motion.residuals(some)[0] ** 2
+def _lead_over_planes(motion: EpipolarMotion, matches: Correspondences, noise: Noise) -> float:
+    """By how much, in units of -2 log likelihood, an epipolar geometry explains matches better than any plane."""
+    if _smallest_spread(matches) < _MIN_SPREAD * matches.image_diagonal:
+        return -math.inf
+    distance2 = motion.residuals(matches)[0] ** 2
     near_line = distance2 < noise.gate_px**2
     num_near = np.count_nonzero(near_line)
-    if num_near < _MIN_NEAR_SHARE * len(some):
-        return False
-    length2 = distance2 + relief_of_most(motion, some, near_line, noise.floor_px) ** 2
+    if num_near < _MIN_NEAR_SHARE * len(matches):
+        return -math.inf
+    length2 = distance2 + relief_of_most(motion, matches, near_line, noise.floor_px) ** 2
     num_on_plane = np.count_nonzero(near_line & (length2 < (REFINEMENT_GATES * noise.gate_px) ** 2))
-    if num_on_plane < MIN_RIVAL_SHARE * num_near or num_near - num_on_plane >= _MANY_OFF_PLANE:
-        return True
-    allowed = noise_range(some, noise)
-    evidence = epipolar_evidence(distance2, length2, allowed, _EM_STEPS)
-    rival = transfer_evidence(length2, allowed, _RIVAL_EM_STEPS)
-    return evidence.criterion(EPIPOLAR_AFTER_HOMOGRAPHY) + _BEYOND_DOUBT < rival.criterion(STATIC)
+    many = max(_MANY_OFF_PLANE, _MANY_OFF_PLANE_SHARE * len(matches))
+    if num_on_plane < MIN_RIVAL_SHARE * num_near or num_near - num_on_plane >= many:
+        return math.inf
+    allowed = noise_range(matches, noise)
+    evidence = epipolar_evidence(distance2, length2, allowed)
+    rival = transfer_evidence(length2, allowed)
+    return rival.criterion(STATIC) - evidence.criterion(EPIPOLAR_AFTER_HOMOGRAPHY)
 
 
 def _smallest_spread(matches: Correspondences) -> float:

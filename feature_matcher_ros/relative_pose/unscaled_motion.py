@@ -182,11 +182,12 @@ def _only_motion(fit: EpipolarFit, rival: Rival, matches: Correspondences, noise
     assert isinstance(rival.fit.motion, HomographyMotion)
     planes = motions_before_plane(rival.fit.motion, matches.only(rival.fit.inliers))
     fits = [fit, *(polish_epipolar(to_epipolar(plane), matches, noise) for plane in planes)]
-    likelihoods = np.array([_evidence(one, rival, matches, noise).log_likelihood for one in fits])
-    best = fits[int(np.argmax(likelihoods))]
-    close = [fits[k].motion for k in np.flatnonzero(likelihoods > np.max(likelihoods) - _DECISIVE / 2.0)]
-    parameters = epipolar_covariance(best, noise)
-    return best if all(is_same_motion(best.motion, motion, parameters) for motion in close) else None
+    evidence = [_evidence(one, rival, matches, noise) for one in fits]
+    leads = [one.lead_over(evidence[0]) for one in evidence]
+    best = int(np.argmax(leads))
+    close = [one for one, other in zip(fits, evidence, strict=True) if evidence[best].lead_over(other) < _DECISIVE]
+    parameters = epipolar_covariance(fits[best], noise)
+    return fits[best] if all(is_same_motion(fits[best].motion, one.motion, parameters) for one in close) else None
 
 
 def _weigh(
@@ -250,10 +251,11 @@ def _possible_planes(
     if len(seeing) < 2:
         return seeing
     fits = [describe_epipolar(to_epipolar(plane), matches, noise) for plane in seeing]
-    first, second = (_evidence(fit, rival, matches, noise).log_likelihood for fit in fits)
-    if abs(first - second) < _DECISIVE / 2.0:
+    first, second = (_evidence(fit, rival, matches, noise) for fit in fits)
+    lead = first.lead_over(second)
+    if abs(lead) < _DECISIVE:
         return seeing
-    return [seeing[0] if first > second else seeing[1]]
+    return [seeing[0] if lead > 0.0 else seeing[1]]
 
 
 def _pose(motion_type: MotionType, rotation: Float, direction: Float | None, covariance: Float) -> RelativePose:
@@ -261,4 +263,6 @@ def _pose(motion_type: MotionType, rotation: Float, direction: Float | None, cov
 
 
 def _evidence(fit: EpipolarFit, rival: Rival, matches: Correspondences, noise: Noise) -> Evidence:
-    return epipolar_evidence(fit.distance2, rival.fit.length2, noise_range(matches, noise))
+    """What lies behind a camera or impossibly near is wrong, however near its epipolar line."""
+    distance2 = np.where(fit.plausible, fit.distance2, matches.image_diagonal**2)
+    return epipolar_evidence(distance2, rival.fit.length2, noise_range(matches, noise))
