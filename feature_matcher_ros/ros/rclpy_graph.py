@@ -8,9 +8,12 @@ What only ROS knows stays ROS's: names and remapping, the clock, parameters, the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import rclpy
+from rclpy.context import Context
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.topic_endpoint_info import TopicEndpointInfo
@@ -95,3 +98,24 @@ class RclpyGraph:
         with self._node.handle:
             found = rclpy_implementation.rclpy_get_publishers_info_by_topic(self._node.handle, topic, False)
         return [TopicEndpointInfo(**info) for info in found]
+
+
+@contextmanager
+def brief_graph(name: str, arguments: Sequence[str] = ()) -> Iterator[RclpyGraph]:
+    """The graph of a node that looks and listens for a while; ``arguments`` are ROS arguments, for it alone.
+
+    Raises:
+        ConfigError: no such node can be made.
+    """
+    context = Context()
+    try:
+        rclpy.init(args=list(arguments), context=context)
+        node = Node(name, context=context, enable_rosout=False, start_parameter_services=False)
+    except RuntimeError as error:  # of which rclpy's own errors are kinds
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"ROS 2 does not let a node in ({reason}): correct what it tells above.") from error
+    try:
+        yield RclpyGraph(node)
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
