@@ -1,9 +1,11 @@
 """A node of rclpy as the server sees it.
 
-``message_filters`` and ``cv_bridge`` are not used. Streams are paired and images decoded above the seam, by code
-that decides as replay does, works in any Python environment and is tested there; ``message_filters`` would call
-back while it holds a lock, and ``cv_bridge`` decodes to the same pixels (``test/ros/test_rclpy_decoding.py``).
-What only ROS knows stays ROS's: names and remapping, the clock, parameters, the lifecycle, and tf2.
+``message_filters`` and ``cv_bridge`` are not used, but compared with: both find the same pairs and the same pixels
+(``test/ros/test_rclpy_synchronizing.py``, ``test_rclpy_decoding.py``). Streams are paired and images decoded above the
+seam, by code that decides as replay does and works in any Python environment. ``message_filters`` takes six times as
+long, does not tell which images found no partner, takes the first partner within the tolerance instead of the nearest,
+and keeps its lock for ever when a callback raises. ``cv_bridge`` as Humble and Jazzy ship it does not load beside
+NumPy 2. What only ROS knows stays ROS's: names and remapping, the clock, parameters, the lifecycle, and tf2.
 """
 
 from __future__ import annotations
