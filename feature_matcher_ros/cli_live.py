@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,9 +12,12 @@ import typer
 from feature_matcher_ros.cli_console import console, print_table
 from feature_matcher_ros.cli_options import ConfigOption, SetOption, values_of
 from feature_matcher_ros.errors import RuntimeLoadError
+from feature_matcher_ros.parameter_file import NODE_NAME
 
 if TYPE_CHECKING:
     from feature_matcher_ros.ros.doctor import Examination
+    from feature_matcher_ros.ros.graph import Graph
+    from feature_matcher_ros.ros.node_options import NodeOptions
 
 # What is not known is left for the parser of ROS arguments, which says what is wrong with it.
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -42,7 +46,10 @@ def doctor(
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Say what is installed, and what the node would find in the live graph or in a bag: takes what live takes."""
+    """Say what is installed, and what the node would find in the live graph or in a bag: takes what live takes.
+
+    Where ROS 2 is sourced the graph is the one that its nodes see, over their middleware.
+    """
     from feature_matcher_ros.ros.doctor import HEADER, environment_rows
 
     print_table(["", ""], environment_rows(), title="environment")
@@ -77,13 +84,21 @@ def _examine(
     options = node_options(arguments, config=config, settings=values_of(settings))
     if bag is not None:
         return examine_bag(bag, options.node, options.config.node)
-    try:
-        from feature_matcher_ros.ros.dds_graph import DdsGraph
-    except ImportError as error:
-        raise _no_dds(error) from error
-
-    with DdsGraph(options.node, use_sim_time=options.use_sim_time) as graph:
+    with _graph(options, arguments) as graph:
         return examine_graph(graph, options.config.node, seconds)
+
+
+def _graph(options: NodeOptions, arguments: list[str]) -> AbstractContextManager[Graph]:
+    """That of ROS 2 where it is sourced, or one without ROS."""
+    try:
+        from feature_matcher_ros.ros.rclpy_graph import brief_graph
+    except ImportError:
+        try:
+            from feature_matcher_ros.ros.dds_graph import DdsGraph
+        except ImportError as error:
+            raise _no_dds(error) from error
+        return DdsGraph(options.node, use_sim_time=options.use_sim_time)
+    return brief_graph(NODE_NAME, arguments)
 
 
 def _no_dds(error: ImportError) -> RuntimeLoadError:

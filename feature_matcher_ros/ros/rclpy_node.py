@@ -36,7 +36,7 @@ from feature_matcher_ros.ros.rclpy_parameters import concerns_us, config_of, dec
 from feature_matcher_ros.ros.server import Server
 from feature_matcher_ros.ros.stop_signals import LAST_FRAME_S, StopRequest, ignore_signals, stop_on_signals
 
-_NUM_THREADS = 32  # callbacks of lossless streams wait, each in a thread of its own
+_NUM_THREADS = 4  # so that tf, parameters and a report are served while a transition takes its time
 _DEACTIVATION_S = 10.0  # that a frame is given to come to its end when the node is deactivated and lives on
 _SPIN_S = 0.5
 _LOG = logging.getLogger(__name__)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import time
 
-import rclpy
-from rclpy.context import Context
-from rclpy.node import Node
-
 from feature_matcher_ros.errors import SourceError
-from feature_matcher_ros.ros.rclpy_graph import RclpyGraph
+from feature_matcher_ros.ros.rclpy_graph import RclpyGraph, brief_graph
 from feature_matcher_ros.ros.topic_search import FoundTopics, search_topics
 
 _SETTLED_S = 1.0  # what is found must be the only candidate for so long, for others may be slower to appear
@@ -22,14 +18,8 @@ def find_topics(modality: str, timeout_s: float) -> FoundTopics:
     Raises:
         SourceError: after ``timeout_s`` there is none, or more than one.
     """
-    context = Context()
-    rclpy.init(context=context)
-    node = Node("camera_search", context=context, enable_rosout=False, start_parameter_services=False)
-    try:
-        return _wait(RclpyGraph(node), modality, time.monotonic() + timeout_s)
-    finally:
-        node.destroy_node()
-        rclpy.shutdown(context=context)
+    with brief_graph("camera_search") as graph:
+        return _wait(graph, modality, time.monotonic() + timeout_s)
 
 
 def _wait(graph: RclpyGraph, modality: str, deadline_s: float) -> FoundTopics:
