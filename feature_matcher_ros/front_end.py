@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from feature_matcher_ros.config import FrontEndConfig
 from feature_matcher_ros.datatypes import (
     Features,
@@ -29,7 +27,7 @@ from feature_matcher_ros.landmarks import Landmarks, without_length
 from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.matchers.matcher import Matcher, naming_frame
 from feature_matcher_ros.metric_points import measure_points
-from feature_matcher_ros.odometry import Step, chain
+from feature_matcher_ros.odometry import Step, chain, first_place
 from feature_matcher_ros.relative_pose import estimate_from_normalized
 from feature_matcher_ros.timing import StageTimer
 from feature_matcher_ros.tracks import Ids, TrackRegistry, TrackTable
@@ -198,7 +196,7 @@ class FrontEnd:
     def _new_segment(self, frame: Frame) -> Step:
         """Make this frame the origin of a new segment, metric if it brings depth of its own."""
         self._segment += 1
-        return Step(Odometry(np.eye(4), frame.scale_source, self._segment), Landmarks.empty())
+        return Step(first_place(frame.scale_source, self._segment), Landmarks.empty())
 
     def _push(self, frame: Frame, features: Features, step: Step, tracks: TrackTable) -> None:
         self._keyframes.push(
@@ -206,9 +204,7 @@ class FrontEnd:
                 frame=frame,
                 features=features,
                 gate=OpticalFlowGate(frame, self._config.keyframes.max_gate_points),
-                segment=step.odometry.segment,
-                world_from_cam=step.odometry.world_from_cam,
-                scale_source=step.odometry.scale_source,
+                odometry=step.odometry,
                 tracks=tracks,
                 landmarks=step.landmarks,
             )

@@ -131,6 +131,18 @@ def invert_pose(b_from_a: Float) -> Float:
     return pose_from(rotation, -rotation @ b_from_a[:3, 3])
 
 
+def move_covariance(b_from_a: Float, covariance: Float) -> Float:
+    """Covariance (6, 6) of a small motion, translation before rotation, in the axes of b instead of a.
+
+    By the adjoint of the pose; source: Barfoot, State Estimation for Robotics, section 7.1.4.
+    """
+    rotation, translation = b_from_a[:3, :3], b_from_a[:3, 3]
+    adjoint = np.zeros((6, 6))
+    adjoint[:3, :3] = adjoint[3:, 3:] = rotation
+    adjoint[:3, 3:] = skew(translation) @ rotation
+    return np.asarray(adjoint @ covariance @ adjoint.T)
+
+
 def skew(v: ArrayLike) -> Float:
     """The matrix (3, 3) for which ``skew(v) @ x`` is the cross product of v and x."""
     x, y, z = np.asarray(v, dtype=np.float64).tolist()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from feature_matcher_ros.config import KeyframeConfig
-from feature_matcher_ros.datatypes import Features, Float, Frame, GateMeasurement, KeyframeReason, ScaleSource
+from feature_matcher_ros.datatypes import Features, Frame, GateMeasurement, KeyframeReason, Odometry
 from feature_matcher_ros.gate import OpticalFlowGate
 from feature_matcher_ros.landmarks import Landmarks
 from feature_matcher_ros.tracks import TrackTable
@@ -23,9 +23,7 @@ class Keyframe:
     frame: Frame
     features: Features
     gate: OpticalFlowGate
-    segment: int
-    world_from_cam: Float  # (4, 4)
-    scale_source: ScaleSource
+    odometry: Odometry
     tracks: TrackTable
     landmarks: Landmarks
 
@@ -56,7 +54,7 @@ class RecentKeyframes:
         return self._newest
 
     def push(self, keyframe: Keyframe) -> None:
-        if self._newest is not None and self._newest.segment == keyframe.segment:
+        if self._newest is not None and self._newest.odometry.segment == keyframe.odometry.segment:
             self._older.appendleft(self._newest)
         else:
             self._older.clear()

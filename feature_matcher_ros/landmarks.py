@@ -57,10 +57,10 @@ class Landmarks:
 def without_length(estimate: PoseEstimate) -> PoseEstimate:
     """Take away the length, in the unit of a segment, of a pose that was found with the help of landmarks."""
     pose = estimate.pose
-    if pose is None:
+    if pose is None or pose.baseline_m is None:
         return estimate
-    if pose.direction is None or not pose.baseline_m:
-        unscaled = replace(pose, baseline_m=None)
+    if pose.direction is None:
+        unscaled = replace(pose, baseline_m=None, covariance=pose.covariance[3:, 3:])
     else:
         jacobian = np.eye(6)
         jacobian[:3, :3] = (np.eye(3) - np.outer(pose.direction, pose.direction)) / pose.baseline_m

@@ -14,7 +14,7 @@ from feature_matcher_ros.datatypes import (
     RelativePose,
     ScaleSource,
 )
-from feature_matcher_ros.geometry import invert_pose, pose_from
+from feature_matcher_ros.geometry import invert_pose, move_covariance, pose_from
 from feature_matcher_ros.keyframes import Keyframe
 from feature_matcher_ros.landmarks import Landmarks, baseline_length, carry_landmarks, collect, triangulate_unit
 from feature_matcher_ros.tracks import Ids
@@ -28,6 +28,12 @@ class Step:
 
     odometry: Odometry
     landmarks: Landmarks
+
+
+def first_place(scale_source: ScaleSource, segment: int) -> Odometry:
+    """The origin of a segment, which is known exactly."""
+    covariance = None if scale_source is ScaleSource.NONE else np.zeros((6, 6))
+    return Odometry(np.eye(4), scale_source, segment, covariance)
 
 
 def chain(
@@ -54,7 +60,8 @@ def chain(
     """
     pose = estimate.pose
     assert pose is not None
-    if metric is not None and keyframe.scale_source is ScaleSource.NONE:
+    before = keyframe.odometry
+    if metric is not None and before.scale_source is ScaleSource.NONE:
         return None  # metres cannot continue a segment of arbitrary unit
     inside = np.flatnonzero(estimate.inliers)
     ids, x0, x1 = ids.take(inside), normalized0.take(inside, axis=0), normalized1.take(inside, axis=0)
@@ -63,7 +70,7 @@ def chain(
         points = metric.points.take(inside, axis=0)
         known = np.where(np.isnan(points), known, points)
     unit = triangulate_unit(pose, x0, x1)
-    if len(keyframe.landmarks.ids) == 0 and keyframe.scale_source is ScaleSource.NONE and pose.direction is not None:
+    if len(keyframe.landmarks.ids) == 0 and before.scale_source is ScaleSource.NONE and pose.direction is not None:
         if np.count_nonzero(np.isfinite(unit[:, 2])) < _MIN_FIRST_LANDMARKS:
             return None
         keyframe.landmarks = collect(ids, unit)
@@ -74,8 +81,13 @@ def chain(
     cam1_from_cam0 = pose_from(pose.rotation, np.zeros(3) if pose.direction is None else pose.direction * length)
     measured = unit * length if metric is None else known
     landmarks = carry_landmarks(ids, known, measured, cam1_from_cam0)
-    world_from_cam = keyframe.world_from_cam @ invert_pose(cam1_from_cam0)
-    return Step(Odometry(world_from_cam, keyframe.scale_source, keyframe.segment), landmarks)
+    place = Odometry(
+        before.world_from_cam @ invert_pose(cam1_from_cam0),
+        before.scale_source,
+        before.segment,
+        covariance_after(before.covariance, pose),
+    )
+    return Step(place, landmarks)
 
 
 def _length(pose: RelativePose, known: Float, normalized1: Float) -> float | None:
@@ -84,3 +96,13 @@ def _length(pose: RelativePose, known: Float, normalized1: Float) -> float | Non
     if pose.baseline_m is not None:
         return pose.baseline_m
     return baseline_length(pose, known, normalized1)
+
+
+def covariance_after(before: Float | None, pose: RelativePose) -> Float | None:
+    """Covariance of the current place from that of the keyframe's; None where either step is unknown.
+
+    Their errors count as independent, though both pairs that a keyframe is in share the noise of its points.
+    """
+    if before is None or pose.baseline_m is None:
+        return None
+    return move_covariance(pose.cam1_from_cam0, before) + pose.covariance

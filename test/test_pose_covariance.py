@@ -9,7 +9,8 @@ from synthetic_pairs import PINHOLE, Problem, Settings, make_problem, stereo_poi
 
 from feature_matcher_ros.config import PoseConfig
 from feature_matcher_ros.datatypes import MotionType, RelativePose
-from feature_matcher_ros.geometry import normalize_points
+from feature_matcher_ros.geometry import normalize_points, project_points, transform_points
+from feature_matcher_ros.odometry import covariance_after
 from feature_matcher_ros.relative_pose import estimate_relative_pose
 from feature_matcher_ros.relative_pose.correspondences import make_correspondences
 from feature_matcher_ros.relative_pose.depth_residuals import MetricPose, depth_residuals
@@ -25,8 +26,11 @@ def squared_error(pose: RelativePose, problem: Problem) -> float:
     """Normalised estimation error squared: the small motion that leads from the estimate to the truth, in the axes
     of camera 1, measured by the covariance."""
     turn = Rotation.from_matrix(problem.rotation) * Rotation.from_matrix(pose.rotation).inv()
-    if pose.direction is None:
+    if pose.direction is None and pose.baseline_m is None:
         error = turn.as_rotvec()
+        return float(error @ np.linalg.solve(pose.covariance, error))
+    if pose.direction is None:
+        error = np.concatenate([problem.cam1_from_cam0[:3, 3], turn.as_rotvec()])
         return float(error @ np.linalg.solve(pose.covariance, error))
     true = problem.direction if pose.baseline_m is None else problem.cam1_from_cam0[:3, 3]
     found = pose.direction * (1.0 if pose.baseline_m is None else pose.baseline_m)
@@ -64,6 +68,66 @@ def test_covariance_is_consistent_with_the_errors(kind, with_depth, degrees):
     half_width = 1.96 * np.sqrt(2.0 * degrees / NUM_TRIALS)
     assert abs(np.mean(errors) - degrees) < half_width
     assert np.max(errors) < 8.0 * degrees
+
+
+@pytest.mark.parametrize(("kind", "most"), [(MotionType.ROTATION_ONLY, 7.0), (MotionType.STATIC, 11.0)])
+def test_where_depth_shows_no_translation_its_uncertainty_is_that_of_the_depth(kind, most):
+    """Cameras that did move, by as little as the covariance leaves open, make errors of its size.
+
+    Six on the mean; more where such a camera is called STATIC, which takes from its rotation what made up for that.
+    """
+    rng, errors = np.random.default_rng(4), []
+    for seed in range(60):
+        problem = make_problem(kind, seed)
+        still = stereo_pose(problem, seed)
+        assert still.baseline_m == 0.0 and still.covariance.shape == (6, 6)
+        unseen = rng.multivariate_normal(np.zeros(3), still.covariance[:3, :3])
+        problem = displaced(problem, unseen, rng)
+        found = stereo_pose(problem, seed)
+        if found.baseline_m == 0.0:
+            errors.append(squared_error(found, problem))
+    assert len(errors) > 50
+    assert 3.0 < np.mean(errors) < most
+
+
+def stereo_pose(problem: Problem, seed: int) -> RelativePose:
+    camera, metric = problem.camera, stereo_points(problem, seed)
+    pose = estimate_relative_pose(problem.points0, problem.points1, camera, camera, CONFIG, metric=metric).pose
+    assert pose is not None
+    return pose
+
+
+def displaced(problem: Problem, translation: np.ndarray, rng: np.random.Generator) -> Problem:
+    """The same scene, with camera 1 a little aside; wrong matches stay."""
+    pose = problem.cam1_from_cam0.copy()
+    pose[:3, 3] += translation
+    points1 = project_points(transform_points(pose, problem.points3d), problem.camera)
+    points1 += rng.normal(0.0, Settings().noise_px, points1.shape)
+    seen = np.where(problem.true_matches[:, None], points1, problem.points1).astype(np.float32)
+    return replace(problem, cam1_from_cam0=pose, points1=seen)
+
+
+def test_the_covariance_of_a_place_is_that_of_all_steps_to_it():
+    """Chains of four stereo pairs: the errors of their ends, as normalised as those of a single pair."""
+    num_chains, errors = 50, []
+    for chain in range(num_chains):
+        covariance, found_pose, true_pose = np.zeros((6, 6)), np.eye(4), np.eye(4)
+        for seed in range(4 * chain, 4 * chain + 4):
+            problem = make_problem(MotionType.GENERAL, seed)
+            pose = stereo_pose(problem, seed)
+            covariance = covariance_after(covariance, pose)
+            found_pose, true_pose = pose.cam1_from_cam0 @ found_pose, problem.cam1_from_cam0 @ true_pose
+        difference = true_pose @ np.linalg.inv(found_pose)
+        error = np.concatenate([difference[:3, 3], Rotation.from_matrix(difference[:3, :3]).as_rotvec()])
+        errors.append(error @ np.linalg.solve(covariance, error))
+    assert abs(np.mean(errors) - 6.0) < 1.96 * np.sqrt(12.0 / num_chains)
+
+
+def test_a_length_that_is_not_known_leaves_the_place_unknown():
+    problem = make_problem(MotionType.GENERAL, 2)
+    found = estimate_relative_pose(problem.points0, problem.points1, PINHOLE, PINHOLE, CONFIG)
+    assert found.pose is not None and covariance_after(np.zeros((6, 6)), found.pose) is None
+    assert covariance_after(None, stereo_pose(problem, 2)) is None
 
 
 def test_rank_and_units_of_the_covariance():

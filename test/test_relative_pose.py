@@ -52,7 +52,8 @@ def check_record(found: PoseEstimate, num_matches: int) -> None:
     assert np.allclose(pose.rotation @ pose.rotation.T, np.eye(3), atol=1e-9) and np.linalg.det(pose.rotation) > 0
     has_direction = found.motion_type in (GENERAL, PLANAR)
     assert (pose.direction is not None) == has_direction
-    assert pose.covariance.shape == ((6, 6) if has_direction else (3, 3))
+    knows_translation = has_direction or pose.baseline_m is not None
+    assert pose.covariance.shape == ((6, 6) if knows_translation else (3, 3))
     assert np.all(np.isfinite(pose.covariance)) and np.allclose(pose.covariance, pose.covariance.T)
     assert np.linalg.eigvalsh(pose.covariance)[0] > -1e-15
     assert (pose.baseline_m is None) == (pose.scale_source is ScaleSource.NONE)

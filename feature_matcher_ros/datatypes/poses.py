@@ -45,9 +45,9 @@ class RelativePose:
     """The motion between two frames, and how well it is known.
 
     ``covariance`` belongs to a small motion applied after the pose, in the axes of camera 1. Its order
-    is that of REP-103, translation before rotation: (6, 6) where there is a ``direction`` and (3, 3),
-    rotation alone, where there is none. Units are metres and radians; without a ``scale_source`` the
-    translation part is that of the unit direction, of rank 2, and says nothing about length.
+    is that of REP-103, translation before rotation: (6, 6) where there is a ``direction`` or a ``baseline_m``,
+    be it 0, and (3, 3), rotation alone, where there is neither. Units are metres and radians; without a
+    ``scale_source`` the translation part is that of the unit direction, of rank 2, and says nothing about length.
     """
 
     rotation: Float  # (3, 3), cam1_from_cam0
@@ -70,11 +70,16 @@ class RelativePose:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Odometry:
-    """The place of one frame in the world of its segment (the first frame of a segment is its origin)."""
+    """The place of one frame in the world of its segment (the first frame of a segment is its origin).
+
+    ``covariance`` belongs to a small motion of the camera, in its own axes, metres before radians. It adds up that of
+    all steps since the first frame as if each erred by itself.
+    """
 
     world_from_cam: Float  # (4, 4)
     scale_source: ScaleSource  # NONE: one unknown scale for the whole segment
     segment: int
+    covariance: Float | None = None  # (6, 6); None without metric length, or where landmarks passed one on
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -120,7 +120,8 @@ def _solve(matches: Correspondences, metric: MetricPoints | None, config: PoseCo
     solution = solve_unscaled(matches, config)
     if solution.pose is None or solution.pose.direction is not None:
         return solution
-    return replace(solution, pose=replace(solution.pose, baseline_m=0.0, scale_source=metric.scale_source))
+    still = replace(solution.pose, baseline_m=0.0, scale_source=metric.scale_source, covariance=fit.covariance)
+    return replace(solution, pose=still)
 
 
 def _stands(solution: Solution, matches: Correspondences, config: PoseConfig) -> bool:

@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from feature_matcher_ros.datatypes import Float, FrontEndResult
-from feature_matcher_ros.geometry import invert_pose
+from feature_matcher_ros.geometry import invert_pose, move_covariance
 from feature_matcher_ros.ros.conversions import ODOM_FROM_WORLD
 from feature_matcher_ros.ros.graph import Graph
 
@@ -46,7 +46,12 @@ class BaseFrame:
         if self._start is None or self._start[0] != segment:
             self._start = (segment, base_from_cam)
         odom_from_base = self._start[1] @ result.odometry.world_from_cam @ invert_pose(base_from_cam)
-        odometry = replace(result.odometry, world_from_cam=invert_pose(ODOM_FROM_WORLD) @ odom_from_base)
+        known = result.odometry.covariance
+        odometry = replace(
+            result.odometry,
+            world_from_cam=invert_pose(ODOM_FROM_WORLD) @ odom_from_base,
+            covariance=None if known is None else move_covariance(base_from_cam, known),
+        )
         return Placed(replace(result, frame_id=self._frame_id, odometry=odometry), base_from_cam)
 
     def _say_missing(self, frame_id: str) -> None:

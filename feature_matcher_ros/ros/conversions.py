@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from feature_matcher_ros.datatypes import Float, FrontEndResult, Image, RelativePose, Status, TrackingState
-from feature_matcher_ros.geometry import pose_from, skew
+from feature_matcher_ros.geometry import move_covariance, pose_from, skew
 from feature_matcher_ros.ros.messages import (
     MessageFactory,
     make_header,
@@ -35,8 +35,8 @@ _GOOD = (Status.OK, Status.FIRST_FRAME, Status.GATED)
 def relative_pose_message(make: MessageFactory, result: FrontEndResult) -> Any:
     """The keyframe's camera as seen from the current one: ``cam1_from_cam0``, in the current optical frame.
 
-    Without a scale the position has unit length, and its variance along itself is unknown; without a
-    direction the position is zero and unknown altogether.
+    Without a scale the position has unit length, and its variance along itself is unknown; where neither direction
+    nor length is known the position is zero and unknown altogether.
     """
     assert result.pose is not None
     return make(
@@ -52,14 +52,14 @@ def ros_covariance(pose: RelativePose) -> Float:
     The pose's own covariance is that of a small motion (rho, theta) after it, which moves the position t
     by ``rho + theta x t``.
     """
-    if pose.direction is None:
+    if pose.direction is None and pose.baseline_m is None:
         covariance = np.diag([UNKNOWN_VARIANCE] * 3 + [0.0] * 3)
         covariance[3:, 3:] = pose.covariance
         return covariance
     jacobian = np.eye(6)
     jacobian[:3, 3:] = -skew(pose.cam1_from_cam0[:3, 3])
     covariance = jacobian @ pose.covariance @ jacobian.T
-    if pose.baseline_m is None:
+    if pose.direction is not None and pose.baseline_m is None:
         covariance[:3, :3] += UNKNOWN_VARIANCE * np.outer(pose.direction, pose.direction)
     return (covariance + covariance.T) / 2.0
 
@@ -68,17 +68,18 @@ def odometry_message(make: MessageFactory, result: FrontEndResult, odom_frame_id
     """The current camera in the odometry frame of its segment (REP-105).
 
     The odometry frame has REP-103's axes: x where the camera of the segment's first frame looked, z up as
-    seen by it; the child is the camera's optical frame. Drift is not estimated, nor is velocity, so both
-    covariances are unknown.
+    seen by it; the child is the camera's optical frame. Velocity is not estimated.
     """
     assert result.odometry is not None
-    unknown = np.eye(6) * UNKNOWN_VARIANCE
+    pose, unknown = odom_from_cam(result), np.eye(6) * UNKNOWN_VARIANCE
+    known = result.odometry.covariance
+    covariance = unknown if known is None else move_covariance(pose_from(pose[:3, :3], np.zeros(3)), known)
     still = make("geometry_msgs/msg/Twist", linear=make_vector(make, [0, 0, 0]), angular=make_vector(make, [0, 0, 0]))
     return make(
         "nav_msgs/msg/Odometry",
         header=make_header(make, result.stamp_ns, odom_frame_id),
         child_frame_id=result.frame_id,
-        pose=_with_covariance(make, "Pose", make_pose(make, odom_from_cam(result)), unknown),
+        pose=_with_covariance(make, "Pose", make_pose(make, pose), covariance),
         twist=_with_covariance(make, "Twist", still, unknown),
     )
 

@@ -83,6 +83,19 @@ def test_a_robot_that_drives_ahead_goes_along_x_and_a_new_segment_begins_at_zero
         np.testing.assert_allclose(odom_from_cam(moved.result)[:3, 3], [2.0, 0, 0], atol=1e-12)
 
 
+def test_the_uncertainty_of_a_turn_moves_the_base_beside_the_camera() -> None:
+    """A camera 0.3 m ahead whose yaw is unsure leaves the base unsure sideways."""
+    base = BaseFrame(graph_with({("base_link", "camera"): BASE_FROM_CAM}), "base_link")
+    about_y = np.diag([0, 0, 0, 0, 1e-4, 0])  # the camera's y axis points down
+    result = result_at(np.eye(4))
+    assert result.odometry is not None
+    placed = base.place(replace(result, odometry=replace(result.odometry, covariance=about_y)))
+    assert placed is not None and placed.result.odometry is not None
+    covariance = placed.result.odometry.covariance
+    assert covariance is not None
+    np.testing.assert_allclose(np.diag(covariance), [0, 0.3**2 * 1e-4, 0, 0, 0, 1e-4], atol=1e-12)
+
+
 def test_a_camera_that_is_panned_does_not_move_the_base() -> None:
     known = {("base_link", "camera"): BASE_FROM_CAM}
     graph = graph_with(known)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 from rosbags.interfaces import Nodetype
+from scipy.spatial.transform import Rotation
 
 from feature_matcher_ros.datatypes import (
     Camera,
@@ -199,6 +200,20 @@ def test_odometry_has_the_axes_of_rep_103() -> None:
     np.testing.assert_allclose(matrix_from_pose(message.pose.pose)[:3, 2], [1, 0, 0], atol=1e-12)
     np.testing.assert_allclose(matrix_from_pose(message.pose.pose)[:3, 1], [0, 0, -1], atol=1e-12)
     assert np.diag(message.pose.covariance.reshape(6, 6)).tolist() == [UNKNOWN_VARIANCE] * 6
+
+
+def test_the_covariance_of_odometry_is_that_of_the_camera_about_the_fixed_axes() -> None:
+    """Small motions of the camera, drawn in its own axes, spread position and rotation in the odometry frame so."""
+    odometry = replace(RESULT.odometry, covariance=METRIC.covariance * 1e-4)
+    message = topics_of(replace(RESULT, odometry=odometry))[ODOMETRY]
+    place = matrix_from_pose(message.pose.pose)
+    errors = []
+    for small in np.random.default_rng(0).multivariate_normal(np.zeros(6), odometry.covariance, 20_000):
+        other = place @ pose_from(rotation_from_vector(small[3:]), small[:3])
+        turn = Rotation.from_matrix(other[:3, :3] @ place[:3, :3].T).as_rotvec()
+        errors.append(np.concatenate([other[:3, 3] - place[:3, 3], turn]))
+    covariance = message.pose.covariance.reshape(6, 6)
+    np.testing.assert_allclose(np.cov(np.array(errors).T), covariance, atol=0.03 * covariance.diagonal().max())
 
 
 def test_motion_between_two_odometry_messages_is_that_of_the_camera() -> None:
