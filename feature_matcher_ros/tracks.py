@@ -19,6 +19,8 @@ from feature_matcher_ros.datatypes import Matches, Pixels
 
 Ids = NDArray[np.uint32]
 
+_LAST_ID = 2**32 - 1  # 0 means no track to those who read the topics
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrackTable:
@@ -34,11 +36,11 @@ class TrackTable:
 
 
 class TrackRegistry:
-    """Gives every match its track id, and every new track a new one. Ids start at 1 and never repeat."""
+    """Gives every match its track id, and every new track a new one. Ids start at 1, and again after the last one."""
 
     def __init__(self, config: TrackConfig) -> None:
         self._merge_radius_px = config.merge_radius_px
-        self._next_id = 1
+        self._num_given = 0
 
     def label(self, table: TrackTable, matches: Matches) -> tuple[Ids, TrackTable]:
         """Return the track id of every match (M,), and the keyframe's table with the new tracks added."""
@@ -47,8 +49,8 @@ class TrackRegistry:
         else:
             rows = _rows_by_keypoint(table.keypoints, matches.indices[:, 0])
         new = np.flatnonzero(rows < 0)
-        new_ids = np.arange(self._next_id, self._next_id + len(new), dtype=np.uint32)
-        self._next_id += len(new)
+        new_ids = (np.arange(self._num_given, self._num_given + len(new)) % _LAST_ID + 1).astype(np.uint32)
+        self._num_given += len(new)
         ids = new_ids if len(new) == len(rows) else table.ids.take(rows)
         ids[new] = new_ids
         return ids, _extended(table, new_ids, matches.points0.take(new, axis=0), _keypoints(matches, 0).take(new))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from feature_matcher_ros import tracks
 from feature_matcher_ros.config import TrackConfig
 from feature_matcher_ros.datatypes import Matches
 from feature_matcher_ros.tracks import TrackRegistry, TrackTable
@@ -89,6 +90,15 @@ def test_a_match_near_an_anchor_is_moved_onto_it() -> None:
     assert np.array_equal(moved.points0[1:], on_grid[1:])
     numbered = Matches(on_grid, on_grid, np.ones(3, np.float32), np.zeros((3, 2), np.int32))
     assert registry.anchored(table, ids, numbered) is numbered
+
+
+def test_after_the_last_id_comes_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracks, "_LAST_ID", 5)
+    registry = TrackRegistry(TrackConfig())
+    points = np.float32([[10, 10], [50, 10], [90, 10]])
+    matches = Matches(points, points, np.ones(3, np.float32))
+    ids = [registry.label(TrackTable.empty(), matches)[0].tolist() for _ in range(3)]
+    assert ids == [[1, 2, 3], [4, 5, 1], [2, 3, 4]]
 
 
 def test_no_matches_give_no_ids() -> None:

@@ -33,8 +33,8 @@ class Camera:
     """A calibrated camera.
 
     Raises:
-        CalibrationError: the matrix is not a camera matrix, the image size is not positive, or the
-            number of distortion coefficients does not belong to the model.
+        CalibrationError: the matrix is not a camera matrix, the image size is not positive, a distortion coefficient
+            is not finite, or their number does not belong to the model.
     """
 
     K: Float  # (3, 3), pixels
@@ -59,4 +59,9 @@ class Camera:
             raise CalibrationError(
                 f"{len(self.distortion)} distortion coefficients do not fit the model "
                 f"'{self.distortion_model.value}', which takes {allowed}: correct D or distortion_model."
+            )
+        if not np.all(np.isfinite(self.distortion)):
+            raise CalibrationError(
+                f"D = {np.asarray(self.distortion).tolist()} holds what is no number: calibrate the camera, or give a "
+                "calibration file."
             )
