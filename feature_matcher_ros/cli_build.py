@@ -45,7 +45,7 @@ def build(
         from feature_matcher_ros.export.to_tensorrt import EngineOptions
     except ModuleNotFoundError as error:
         raise RuntimeLoadError(
-            f"building engines needs onnx ({error}): run pip install 'feature_matcher_ros[tensorrt]'."
+            f"building engines needs onnx ({error}): run pip install 'feature_matcher_ros[engines]'."
         ) from error
     default = EngineBudget()
     largest: list[int | None] = [*sorted(set(image_px))] if image_px else [default.max_image_px]

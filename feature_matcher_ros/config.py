@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -232,12 +232,17 @@ def override(config: Config, values: Mapping[str, Any]) -> Config:
     known = {entry.path: entry for entry in iterate_parameters(config)}
     for path, value in values.items():
         if path not in known:
-            close = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
-            raise ConfigError(f"unknown parameter '{path}': did you mean '{close[0]}'?")
+            close = difflib.get_close_matches(path, known, n=1)
+            remedy = f"did you mean '{close[0]}'?" if close else f"there are those of {_sections(known)}."
+            raise ConfigError(f"unknown parameter '{path}': {remedy}")
         section, name = path.split(".")
         part = replace(getattr(config, section), **{name: checked(known[path], value)})
         config = replace(config, **{section: part})
     return config
+
+
+def _sections(paths: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(f"{path.split('.')[0]}.*" for path in paths))
 
 
 def to_yaml(config: FrontEndConfig) -> str:

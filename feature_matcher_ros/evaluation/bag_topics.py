@@ -130,6 +130,11 @@ def _choose_image(cameras: Sequence[ImageTopic], streams: Sequence[ImageTopic], 
     candidates = [camera for camera in images if camera not in rights]
     if selection.modality is Modality.STEREO and selection.right_topic is None:
         candidates = [camera for camera in candidates if _partner(camera, images) is not None]
+        if images and not candidates:
+            raise SourceError(
+                f"no two cameras of the bag are called left and right, there is {_listed(images)}: name both with "
+                "--image-topic and --right-topic, or choose --modality MONO."
+            )
     if not candidates:
         raise _missing("camera topic", "in the bag", "--image-topic TOPIC", cameras)
     return _only(candidates, "cameras", "--image-topic")

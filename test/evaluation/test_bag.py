@@ -230,6 +230,7 @@ def test_two_candidates_are_listed(tmp_path: Path) -> None:
     assert "no right image beside /rear/image_raw" in refusal(
         path, Selection(image_topic="/rear/image_raw", modality=Modality.STEREO)
     )
+    assert "no two cameras of the bag are called left and right" in refusal(path, Selection(modality=Modality.STEREO))
 
 
 def test_two_depth_topics(tmp_path: Path) -> None:

@@ -232,6 +232,7 @@ def test_the_front_end_keeps_up_with_a_disk_that_is_full(bag: Path, tmp_path: Pa
     ("arguments", "expected"),
     [
         (["--set", "extractor.max_keypoint=3"], "did you mean 'extractor.max_keypoints'"),
+        (["--set", "node.modality=STEREO"], "there are those of extractor.*, matcher.*"),
         (["--set", "pose.min_inliers=2"], "out of range"),
         (["--set", "pose.min_inliers=many"], "not of type int"),
         (["--set", "pose.min_inliers"], "has no value"),
