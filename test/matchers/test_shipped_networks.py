@@ -14,6 +14,7 @@ from feature_matcher_ros.config import ExtractorConfig, FrontEndConfig, MatcherC
 from feature_matcher_ros.datatypes import Float, Frame, Matches
 from feature_matcher_ros.errors import MatcherError, RuntimeLoadError
 from feature_matcher_ros.evaluation.demo_scene import demo_frames
+from feature_matcher_ros.evaluation.evaluate_pairs import evaluate_pairs
 from feature_matcher_ros.evaluation.image_files import read_image
 from feature_matcher_ros.evaluation.metrics import epipolar_precision
 from feature_matcher_ros.evaluation.sequences import Modality
@@ -26,6 +27,7 @@ from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 
 ROOT = Path(__file__).parents[2]
 EXTRACTOR = ExtractorConfig(name="sift", max_keypoints=512)
+PAIR_SETS = ("tum_fr3_office", "kitti_seq1", "strecha_fountain_castle")
 MAX_ERROR = 1e-5  # squared, in normalised coordinates: one pixel and a half here
 
 
@@ -82,6 +84,21 @@ def test_points_that_find_their_partner_are_not_dropped() -> None:
     assert num_correct > 400
     assert num_kept >= 0.99 * num_correct
     assert np.mean(points_kept) < 0.6
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_poses_are_as_good_as_with_all_layers_and_points(shared_data: Path) -> None:
+    """AUC up to 10 degrees, mean of three sets of pairs of a room, a road and two buildings."""
+    shipped, patient = (
+        np.mean([_auc(shared_data / f"pairs/{name}.json", matcher) for name in PAIR_SETS])
+        for matcher in (MatcherConfig(), MatcherConfig(depth_confidence=1.0, width_confidence=1.0))
+    )
+    assert shipped > patient - 0.005
+
+
+def _auc(pairs: Path, matcher: MatcherConfig) -> float:
+    return evaluate_pairs(pairs, FrontEndConfig(matcher=matcher), ("poselib",)).estimators["poselib"].auc[10.0]
 
 
 @pytest.mark.data
