@@ -41,12 +41,14 @@ def export(
             f"export needs torch and onnx ({error}): run pip install 'feature_matcher_ros[torch]', here or on another "
             "machine, and copy the folder that it writes."
         ) from error
-    thresholds = configured(calibration, None).matcher.confidence_thresholds
+    matcher = configured(calibration, None).matcher
     for name in weights:
         pulled = None if Path(name).suffix else published_weights(name)
         path = Path(name) if pulled is None else verify_weights(pulled, default_weights_folder())
         folder = output / path.stem
-        manifest = export_checkpoint(path, folder, licence, thresholds, pulled)
+        manifest = export_checkpoint(
+            path, folder, licence, matcher.confidence_thresholds, matcher.matchability_thresholds, pulled
+        )
         largest = max(graph.max_difference for graph in manifest.graphs.values())
         typer.echo(f"{folder}: {manifest.method}, {len(manifest.graphs)} graphs, within {largest:.1e} of the network")
         typer.echo(f"licence of the weights: {manifest.licence}")

@@ -37,13 +37,14 @@ def train(
 ) -> None:
     """Train a matcher on pairs made of your images, and export it. Needs torch; interrupted, it can be resumed."""
     try:
+        from feature_matcher_ros.evaluation.threshold_choice import Schedule
         from feature_matcher_ros.evaluation.training_curves import draw_training_curves
         from feature_matcher_ros.export.from_checkpoint import export_checkpoint
-        from feature_matcher_ros.matchers.lightglue_graphs import THRESHOLDS
+        from feature_matcher_ros.matchers.lightglue_graphs import threshold_entries
         from feature_matcher_ros.runtimes.manifest import write_manifest
         from feature_matcher_ros.training.config import preset as named_preset
         from feature_matcher_ros.training.config import with_settings
-        from feature_matcher_ros.training.exit_thresholds import exit_thresholds
+        from feature_matcher_ros.training.held_back_schedule import held_back_schedule
         from feature_matcher_ros.training.train import TrainingPlaces, choose_device, make_scenes
         from feature_matcher_ros.training.train import train as run_training
         from feature_matcher_ros.training.trainer import TrainerOptions, is_first_process
@@ -61,12 +62,14 @@ def train(
         return
     graphs = output / "graphs"
     manifest = export_checkpoint(trained.weights, graphs, _LICENCE)
-    thresholds = () if config.is_dense else exit_thresholds(graphs, trained.held_back)
-    if thresholds:
-        write_manifest(graphs, replace(manifest, network={**manifest.network, THRESHOLDS: list(thresholds)}))
+    found = Schedule((), ()) if config.is_dense else held_back_schedule(graphs, trained.held_back)
+    chosen = threshold_entries(found.thresholds, found.matchability_thresholds)
+    if chosen:
+        write_manifest(graphs, replace(manifest, network={**manifest.network, **chosen}))
     draw_training_curves(output / "metrics.jsonl", output / "curves.png")
     console.print(f"weights: {trained.weights}\ngraphs: {graphs} ({len(manifest.graphs)})")
-    console.print(f"confidence thresholds: {', '.join(f'{value:.3f}' for value in thresholds) or 'of the paper'}")
+    for name, values in (("confidence", found.thresholds), ("matchability", found.matchability_thresholds)):
+        console.print(f"{name} thresholds: {', '.join(f'{value:.3f}' for value in values) or 'of the paper'}")
     console.print(f"curves: {output / 'curves.png'}")
 
 

@@ -87,11 +87,20 @@ class MatcherConfig:
         maximum=1.0,
     )
     width_confidence: float = parameter(
-        0.99, "lightglue drops points that are this surely unmatchable; 1 keeps all", minimum=0.01, maximum=1.0
+        0.99,
+        "lightglue drops points this surely unmatchable, where there are no matchability_thresholds; 1 keeps all",
+        minimum=0.01,
+        maximum=1.0,
     )
     confidence_thresholds: tuple[float, ...] = parameter(
         (),
         "confidence from which a point is final, for each layer, 1 never; none: those that come with the network",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    matchability_thresholds: tuple[float, ...] = parameter(
+        (),
+        "matchability below which lightglue drops a point, for each layer, 0 never; none: those of the network",
         minimum=0.0,
         maximum=1.0,
     )

@@ -14,6 +14,7 @@ from command_line import feature_matcher
 
 from feature_matcher_ros import cli_networks
 from feature_matcher_ros.config import FrontEndConfig, MatcherConfig, override
+from feature_matcher_ros.datatypes import StopReason
 from feature_matcher_ros.matchers import create_matcher, lightglue_rules
 from feature_matcher_ros.models import weights as weights_module
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
@@ -104,16 +105,19 @@ def test_calibrated_thresholds_stay_with_the_graphs_until_the_configuration_name
 
     weights = write_random_network(tmp_path / "random", LightGlueConfig(256, 16, 2, 3)).rename(tmp_path / "own.pth")
     calibration = tmp_path / "calibration.yaml"
-    calibration.write_text("/**: {ros__parameters: {matcher: {confidence_thresholds: [0.001, 0.5, 1.0]}}}")
+    chosen = "{confidence_thresholds: [0.001, 0.5, 1.0], matchability_thresholds: [0.0, 1.0, 0.0]}"
+    calibration.write_text(f"/**: {{ros__parameters: {{matcher: {chosen}}}}}")
     code, _, err = feature_matcher(capsys, "export", weights, "-o", tmp_path, "--calibration", calibration)
     assert code == 0, err
     config = override(FrontEndConfig(), {"extractor.name": "orb", "matcher.name": "lightglue"})
     noise = np.random.default_rng(0).integers(0, 255, (96, 128), np.uint8)
-    for thresholds, layers_run in (((), 1), ((1.0, 0.001, 1.0), 2), ((1.0, 1.0, 1.0), 3)):
+    for thresholds, layers_run in (((), 1), ((1.0, 0.001, 1.0), 2), ((1.0, 1.0, 1.0), 2)):
         values = {"matcher.graphs": str(tmp_path / "own"), "matcher.confidence_thresholds": thresholds}
         matcher = create_matcher(override(config, values))
         features = matcher.extract(noise)
-        assert matcher.match(features, features).layers_run == layers_run
+        matches = matcher.match(features, features)
+        assert matches.layers_run == layers_run
+        assert (matches.stop_reason is StopReason.NOTHING_MATCHABLE) == (thresholds == (1.0, 1.0, 1.0))
     calibration.write_text("/**: {ros__parameters: {matcher: {confidence_thresholds: [0.5, 1.0]}}}")
     code, _, err = feature_matcher(capsys, "export", weights, "-o", tmp_path, "--calibration", calibration)
     assert code == 1 and "2 confidence thresholds do not fit" in err and err.count("\n") == 1

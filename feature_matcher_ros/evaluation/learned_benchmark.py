@@ -18,7 +18,9 @@ from feature_matcher_ros.datatypes import Matches
 from feature_matcher_ros.evaluation.benchmark_machine import MatrixProduct, limited_process, machine_line, times_faster
 from feature_matcher_ros.evaluation.budget_benchmark import BudgetRow, measure_budget
 from feature_matcher_ros.evaluation.learned_contenders import (
+    ADAPTIVE,
     ALL_LAYERS,
+    DEPTH,
     ONNX,
     TORCH,
     Key,
@@ -49,6 +51,7 @@ class LearnedRow:
     over_all_layers: float | None  # how many times faster than the same runtime with all layers and points
     gflops: float  # arithmetic of the layers that were run, over the time
     gemm_share: float  # of that, what a large matrix product reached at the same time
+    over_depth: float | None = None  # how many times faster than the same runtime that stops as early with all points
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ def run_learned_benchmark(
 def learned_table(benchmark: LearnedBenchmark) -> tuple[list[str], list[tuple[str, ...]]]:
     """Header and rows."""
     header = ["", "mode", "keypoints", "points", "turns", "layers", "ms", "CPU ms", "over torch", "over all layers"]
+    header += ["over depth", "GFLOP/s", "of GEMM"]
     rows: list[tuple[str, ...]] = [
         (
             row.runtime,
@@ -138,12 +142,13 @@ def learned_table(benchmark: LearnedBenchmark) -> tuple[list[str], list[tuple[st
             f"{row.cpu_ms:.1f}",
             _ratio(row.over_torch),
             _ratio(row.over_all_layers),
+            _ratio(row.over_depth),
             f"{row.gflops:.0f}",
             f"{100.0 * row.gemm_share:.0f} %",
         )
         for row in benchmark.rows
     ]
-    return [*header, "GFLOP/s", "of GEMM"], rows
+    return header, rows
 
 
 def network_gflop(graphs: LightGlueGraphs, matches: Matches) -> float:
@@ -222,6 +227,7 @@ def _row(
         over_all_layers=_times_faster(own, turns.get((key[0], ALL_LAYERS))),
         gflops=float(np.median(speeds)),
         gemm_share=float(np.median(speeds / np.array(gemm))),
+        over_depth=_times_faster(own, turns.get((key[0], DEPTH))) if key[1] == ADAPTIVE else None,
     )
 
 

@@ -24,10 +24,11 @@ from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, open_lightglue
 from feature_matcher_ros.runtimes.manifest import read_manifest
 
-ALL_LAYERS, ADAPTIVE = "all layers", "depth and width"
+ALL_LAYERS, WIDTH, DEPTH, ADAPTIVE = "all layers", "width", "depth", "depth and width"
 MODES: Mapping[str, LightGlueRules] = {
     ALL_LAYERS: LightGlueRules(StopRule(None), PruneRule(None)),
-    "depth": LightGlueRules(StopRule(), PruneRule(None)),
+    WIDTH: LightGlueRules(StopRule(None), PruneRule()),  # what is left to save where a pair needs all layers
+    DEPTH: LightGlueRules(StopRule(), PruneRule(None)),
     ADAPTIVE: LightGlueRules(),
 }
 KEYPOINTS = (256, 512, 1024, 2048, 4096)
@@ -69,15 +70,21 @@ def contenders(setting: LearnedSetting) -> tuple[Mapping[Key, LightGlue], tuple[
         problem = _problem_of(compiled[False])
         notes += [f"torch.compile is left out: {problem}"] if problem else []
         opened = {TORCH: eager, **opened} | ({} if problem else {COMPILED: compiled})
-    thresholds = graphs.confidence_thresholds  # which a file of weights does not hold
     matchers = {
-        (runtime, mode): LightGlue(
-            NoExtractor(), networks[mode != ALL_LAYERS], replace(MODES[mode], thresholds=thresholds)
-        )
-        for mode in MODES
+        (runtime, mode): LightGlue(NoExtractor(), networks[mode != ALL_LAYERS], rules)
+        for mode, rules in modes_of(graphs).items()
         for runtime, networks in opened.items()
     }
     return matchers, tuple(notes)
+
+
+def modes_of(graphs: LightGlueGraphs) -> Mapping[str, LightGlueRules]:
+    """The modes by the thresholds that came with a network, which a file of its weights does not hold."""
+    confidence, matchability = graphs.confidence_thresholds, graphs.matchability_thresholds
+    return {
+        mode: replace(rules, thresholds=confidence, matchability_thresholds=matchability)
+        for mode, rules in MODES.items()
+    }
 
 
 def _by_torch(weights: Path, compiled: bool) -> Mapping[bool, LightGlueGraphs]:

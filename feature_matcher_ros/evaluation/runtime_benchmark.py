@@ -27,6 +27,7 @@ from feature_matcher_ros.evaluation.learned_contenders import (
     LearnedSetting,
     NoExtractor,
     PointPair,
+    modes_of,
     point_pairs,
 )
 from feature_matcher_ros.evaluation.runtime_tables import GraphTime, RuntimeBenchmark, RuntimeRow
@@ -193,12 +194,9 @@ def _measure(setting: LearnedSetting, names: Sequence[str], size: int) -> tuple[
 
 
 def _contender(setting: LearnedSetting, name: str) -> _Contender:
-    thresholds = open_lightglue(setting.graphs, "onnx", 1).confidence_thresholds
+    modes = modes_of(open_lightglue(setting.graphs, "onnx", 1))
     graphs, timed = timed_network(_open(setting, name))
-    matchers = {
-        mode: LightGlue(NoExtractor(), graphs, replace(MODES[mode], thresholds=thresholds))
-        for mode in (ALL_LAYERS, ADAPTIVE)
-    }
+    matchers = {mode: LightGlue(NoExtractor(), graphs, modes[mode]) for mode in (ALL_LAYERS, ADAPTIVE)}
     return _Contender(graphs, timed, matchers)
 
 

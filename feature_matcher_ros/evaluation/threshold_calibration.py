@@ -12,7 +12,9 @@ import numpy as np
 
 from feature_matcher_ros.config import FrontEndConfig
 from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.evaluation.matchability_choice import choose_matchability
 from feature_matcher_ros.evaluation.threshold_choice import (
+    DropTable,
     Schedule,
     StopTable,
     choose_for_budget,
@@ -24,11 +26,13 @@ from feature_matcher_ros.evaluation.threshold_records import (
     PairSample,
     agreement,
     all_layers,
+    record_pair,
 )
 from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule, paper_thresholds
 from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules
 
 CURVE = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)  # wanted agreements that show what they cost
+_LOST_SHARES = (0.002, 0.01, 0.03)  # of the matches, for which dropping points is tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,7 @@ class LayerCalibration:
     layer: int
     paper_threshold: float
     threshold: float
+    matchability_threshold: float
     stopped_share: float  # of the pairs tried, in which so many layers were run
     agreement: float  # of the matches after this layer with those of the last, if all pairs tried stopped here
 
@@ -113,12 +118,20 @@ def calibrate(
     wish, matcher = wish or Wish(), sample.matcher
     chosen_on, tried_on = sample.pairs[::2], sample.pairs[1::2]
     share, num_layers = sample.config.matcher.depth_confidence, matcher.graphs.config.layers
-    table = stop_table(chosen_on, share)
-    wanted = wish.agreement if wish.budget_ms is None else _wanted_within(table, wish.budget_ms)
-    schedules = {level: choose_schedule(chosen_on, table, level, num_layers) for level in sorted({*CURVE, wanted})}
+    tables = drop_tables(chosen_on, matcher, share, lambda done, _: on_progress(done, len(sample.pairs)))
+    wanted = wish.agreement if wish.budget_ms is None else _wanted_within(tables[0].stops, wish.budget_ms)
+    levels = sorted({*CURVE, wanted})
+    schedules = {level: choose_schedule(chosen_on[0], tables, level, num_layers) for level in levels}
     rules = {level: rules_of(schedule, share, matcher.rules.min_score) for level, schedule in schedules.items()}
-    paper = LightGlueRules(thresholds=paper_thresholds(num_layers), min_score=matcher.rules.min_score)
-    trials = try_rules(tried_on, matcher, [all_layers(matcher.rules), paper, *rules.values()], on_progress)
+    paper = LightGlueRules(
+        thresholds=paper_thresholds(num_layers), matchability_thresholds=(), min_score=matcher.rules.min_score
+    )
+    trials = try_rules(
+        tried_on,
+        matcher,
+        [all_layers(matcher.rules), paper, *rules.values()],
+        lambda done, _: on_progress(len(chosen_on) + done, len(sample.pairs)),
+    )
     curve = dict(zip(rules, trials[2:], strict=True))
     return Calibration(
         source=sample.source,
@@ -140,10 +153,32 @@ def calibrate(
 
 def rules_of(schedule: Schedule, depth_confidence: float, min_score: float) -> LightGlueRules:
     """A schedule as the matcher takes it."""
-    width = None if schedule.width_confidence == 1.0 else schedule.width_confidence
     return LightGlueRules(
-        StopRule(depth_confidence), PruneRule(width), thresholds=schedule.thresholds, min_score=min_score
+        StopRule(depth_confidence),
+        PruneRule(),
+        thresholds=schedule.thresholds,
+        matchability_thresholds=schedule.matchability_thresholds,
+        min_score=min_score,
     )
+
+
+def drop_tables(
+    pairs: Sequence[PairRecord],
+    matcher: LightGlue,
+    depth_confidence: float,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[DropTable]:
+    """What stopping means with all points, and, of pairs matched anew, with ever fewer of them."""
+    graphs, min_score = matcher.graphs, matcher.rules.min_score
+    drops = choose_matchability(pairs, _LOST_SHARES, graphs.config.width)
+    found: list[list[PairRecord]] = [[] for _ in drops]
+    for number, pair in enumerate(pairs, start=1):
+        for records, thresholds in zip(found, drops, strict=True):
+            again = pair.features0, pair.features1, graphs, min_score, thresholds, pair.matches
+            records.append(record_pair(*again)[0])
+        on_progress(number, len(pairs))
+    chosen = zip(((), *drops), (pairs, *found), strict=True)
+    return [DropTable(thresholds, stop_table(records, depth_confidence)) for thresholds, records in chosen]
 
 
 def try_rules(
@@ -205,6 +240,7 @@ def _layers(pairs: Sequence[PairRecord], schedule: Schedule, trial: Trial) -> tu
             layer=stage.layers_done,
             paper_threshold=paper[stage.layers_done - 1],
             threshold=schedule.thresholds[stage.layers_done - 1],
+            matchability_threshold=schedule.matchability_thresholds[stage.layers_done - 1],
             stopped_share=trial.stopped_shares.get(stage.layers_done, 0.0),
             agreement=float(mean),
         )

@@ -1,12 +1,12 @@
-"""Which confidence makes a LightGlue network stop, and which points it drops, for a wanted agreement.
+"""Which confidence makes a LightGlue network stop, and how readily it drops points, for a wanted agreement.
 
 A network that stops early gives other matches than all its layers would. How much other is known of recorded
 pairs, after every stage. From the first stage to the last, that threshold is chosen which stops as many pairs as
 possible while those that it stops still agree well enough with the last layer. This is asked of the least sure of them
 as well: the easy pairs, of which one recording has more than another, must not pay for the hard ones, which are those
 that need more layers. And it is asked not as they happen to agree, but by an upper bound of the mean loss that so few
-pairs allow for. Then points are dropped as early as possible, for what stopping has left of the loss that is allowed,
-and for no more than half of it.
+pairs allow for. Points that are dropped cost matches as well, which has been tried on the same pairs: as many are
+dropped as half of the allowed loss lets be, and stopping is chosen for what happens then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ Steps = NDArray[np.int64]
 SCALE = 100_000  # thresholds are multiples of one over this, which a file holds in five digits
 NEVER = SCALE
 MIN_STOPPING_PAIRS = 8  # fewer say nothing about those that follow
-_MIN_WIDTH_STEP = SCALE // 2  # a point that rather has a partner than not is never dropped
 _NORMAL_QUANTILE = 1.6448536269514722  # at 95 %
 _WANTED_STEP = 0.002
 
@@ -35,8 +34,8 @@ _WANTED_STEP = 0.002
 class Schedule:
     """What is chosen."""
 
-    thresholds: tuple[float, ...]  # by layer; 1 where the network never stops
-    width_confidence: float
+    thresholds: tuple[float, ...]  # confidence of a final point, by layer; 1 where the network never stops
+    matchability_thresholds: tuple[float, ...]  # of a point that stays, by layer; 0 where none is dropped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +45,14 @@ class StopTable:
     steps: Steps  # (P, S - 1), the largest threshold at which a pair stops, in 1 / SCALE
     agreement: Float  # (P, S), with the last layer
     match_ms: Float  # (P, S)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DropTable:
+    """What stopping the same pairs means while points are dropped."""
+
+    thresholds: tuple[float, ...]  # of matchability, by stage but the last; none: no point is dropped
+    stops: StopTable  # where agreement is with what all layers and points give
 
 
 def stop_table(pairs: Sequence[PairRecord], depth_confidence: float) -> StopTable:
@@ -70,23 +77,32 @@ def largest_stop_step(confidence: Probabilities, depth_confidence: float) -> int
     return min(step, SCALE - 1)
 
 
-def choose_schedule(pairs: Sequence[PairRecord], table: StopTable, wanted: float, num_layers: int) -> Schedule:
-    """Thresholds for each layer, and a width, so that pairs like these keep the wanted agreement."""
-    exits = choose_exits(table, wanted)
-    stops = np.arange(len(pairs)), stop_stages(table, exits)
-    left = 1.0 - wanted - float(upper_means(1.0 - table.agreement[stops])[-1])
-    width = choose_width(pairs, exits, min(max(left, 0.0), (1.0 - wanted) / 2.0))
-    thresholds = [1.0] * num_layers
-    for stage, step in zip(pairs[0].stages, exits, strict=False):
-        thresholds[stage.layers_done - 1] = step / SCALE
-    return Schedule(tuple(thresholds), width)
+def choose_schedule(pair: PairRecord, tables: Sequence[DropTable], wanted: float, num_layers: int) -> Schedule:
+    """Thresholds for each layer, so that pairs like these keep the wanted agreement.
+
+    Of ``tables``, from all points to the fewest, it takes the last which, if no pair stops, loses no more than half of
+    what may be lost. The stages are those of ``pair``.
+    """
+    losses = [float(upper_means(1.0 - table.stops.agreement[:, -1])[-1]) for table in tables]
+    chosen = max(number for number, loss in enumerate(losses) if loss <= (1.0 - wanted) / 2.0 or number == 0)
+    return schedule_of(pair, choose_exits(tables[chosen].stops, wanted), tables[chosen].thresholds, num_layers)
+
+
+def schedule_of(pair: PairRecord, exits: Sequence[int], drops: Sequence[float], num_layers: int) -> Schedule:
+    """What was chosen for stages such as those of a pair, by layer: the network does not stop inside a stage."""
+    confidence, matchability = [1.0] * num_layers, [0.0] * num_layers
+    for stage, step in zip(pair.stages, exits, strict=False):
+        confidence[stage.layers_done - 1] = step / SCALE
+    for stage, threshold in zip(pair.stages, drops, strict=False):
+        matchability[stage.layers_done - 1] = threshold
+    return Schedule(tuple(confidence), tuple(matchability))
 
 
 def choose_exits(table: StopTable, wanted: float) -> tuple[int, ...]:
     """The thresholds of all stages but the last, in 1 / ``SCALE``.
 
     Where no pair may stop the threshold is half way between the surest pair and certainty rather than 1, so that
-    points may still be dropped.
+    points may still be final, of which the paper drops some.
     """
     running = np.ones(len(table.steps), np.bool_)
     exits = []
@@ -95,21 +111,6 @@ def choose_exits(table: StopTable, wanted: float) -> tuple[int, ...]:
         exits.append((int(steps.max()) + SCALE + 1) // 2 if step is None else step)
         running &= steps < exits[-1]
     return tuple(exits)
-
-
-def choose_width(pairs: Sequence[PairRecord], exits: Sequence[int], allowed_loss: float) -> float:
-    """The smallest ``width_confidence`` that drops a point of at most this share of the last layer's matches.
-
-    It counts what would be dropped if no pair stopped: of pairs that stop nothing could be learned about those
-    that do not.
-    """
-    least = np.sort(np.concatenate([_least_matchability(pair, exits) for pair in pairs]))
-    steps = np.arange(_MIN_WIDTH_STEP, SCALE + 1)
-    num_lost = np.searchsorted(least, (1.0 - steps / SCALE).astype(np.float32), side="right")
-    num_lost[-1] = 0  # 1 drops nothing
-    if len(least) == 0:
-        return 1.0
-    return float(steps[np.argmax(num_lost <= allowed_loss * len(least))] / SCALE)
 
 
 def choose_for_budget(table: StopTable, budget_ms: float) -> float | None:
@@ -169,15 +170,3 @@ def _lowest_step(steps: Steps, agreement: Float, wanted: float) -> int | None:
     good[: MIN_STOPPING_PAIRS - 1] = False
     excess = np.where(good, np.cumsum(agreement - wanted), -np.inf)
     return int(steps[np.flatnonzero(excess == excess.max())[-1]]) if good.any() else None
-
-
-def _least_matchability(pair: PairRecord, exits: Sequence[int]) -> Probabilities:
-    """For each match (M,) of the last layer, at what matchability one of its points would have been dropped.
-
-    A point that never was final is never dropped: it counts as 1.
-    """
-    least = np.ones(len(pair.features0) + len(pair.features1), np.float32)
-    for stage, step in zip(pair.stages, exits, strict=False):
-        final = stage.confidence > np.float32(step / SCALE)
-        least[final] = np.minimum(least[final], stage.matchability[final])
-    return np.minimum(least[pair.matches[:, 0]], least[len(pair.features0) + pair.matches[:, 1]])

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from feature_matcher_ros.config import MatcherConfig
 from feature_matcher_ros.errors import OutputError
 from feature_matcher_ros.evaluation.plot_style import BLUE, MUTED, ORANGE, plot_style, write_plot
 from feature_matcher_ros.evaluation.threshold_calibration import Calibration, Trial
@@ -48,12 +49,20 @@ def calibration_table(calibration: Calibration) -> tuple[list[str], list[tuple[s
 
 def layer_table(calibration: Calibration) -> tuple[list[str], list[tuple[str, ...]]]:
     """Header and rows: a layer each."""
-    header = ["after layer", "threshold of the paper", "threshold", "pairs that stop", "agreement if all did"]
+    header = [
+        "after layer",
+        "threshold of the paper",
+        "threshold",
+        "matchability",
+        "pairs that stop",
+        "agreement if all did",
+    ]
     rows: list[tuple[str, ...]] = [
         (
             str(layer.layer),
             f"{layer.paper_threshold:.3f}",
             f"{layer.threshold:.5f}",
+            f"{layer.matchability_threshold:.2f}",
             f"{100 * layer.stopped_share:.0f} %",
             f"{100 * layer.agreement:.1f} %",
         )
@@ -80,8 +89,9 @@ def _parameters(calibration: Calibration) -> dict[str, Value]:
         "name": METHOD,
         "graphs": matcher.graphs,
         "depth_confidence": matcher.depth_confidence,
-        "width_confidence": calibration.schedule.width_confidence,
+        "width_confidence": MatcherConfig().width_confidence,
         "confidence_thresholds": calibration.schedule.thresholds,
+        "matchability_thresholds": calibration.schedule.matchability_thresholds,
     }
 
 

@@ -26,13 +26,14 @@ def export_checkpoint(
     folder: Path,
     licence: str | None = None,
     confidence_thresholds: tuple[float, ...] = (),
+    matchability_thresholds: tuple[float, ...] = (),
     pulled: PublishedWeights | None = None,
 ) -> Manifest:
     """Write the graphs of a network that matches or detects points, with their manifest, into a folder.
 
-    ``licence`` is that of weights which are none of the published ones; ``confidence_thresholds`` are for a LightGlue
-    network, one for each layer, by default those of the paper; ``pulled`` is what the file was pulled as, which its
-    content alone does not tell where no checksum is known.
+    ``licence`` is that of weights which are none of the published ones; the thresholds are for a LightGlue network,
+    one for each layer, by default as in the paper; ``pulled`` is what the file was pulled as, which its content alone
+    does not tell where no checksum is known.
 
     Raises:
         WeightsError: the file is missing or damaged, its tensors are those of no known network, or it was published
@@ -52,7 +53,13 @@ def export_checkpoint(
     if is_superglue(tensors):
         return export_superglue(superglue_from_checkpoint(tensors), origin, folder)
     model = lightglue_from_checkpoint(tensors)
-    return export_lightglue(model, origin, folder, confidence_thresholds=confidence_thresholds)
+    return export_lightglue(
+        model,
+        origin,
+        folder,
+        confidence_thresholds=confidence_thresholds,
+        matchability_thresholds=matchability_thresholds,
+    )
 
 
 def _origin(path: Path, licence: str | None, pulled: PublishedWeights | None) -> Origin:

@@ -49,11 +49,13 @@ def export_lightglue(
     stage_ends: Sequence[int] | None = None,
     operators: Operators = Operators.ONNX_RUNTIME,
     confidence_thresholds: tuple[float, ...] = (),
+    matchability_thresholds: tuple[float, ...] = (),
 ) -> Manifest:
     """Write all graphs of a model and their manifest into a folder, which is made if it is not there.
 
     ``stage_ends`` are the numbers of layers after which the network may be left, by default all possible;
-    ``confidence_thresholds``, one for each layer, say when to leave it, by default those of the paper.
+    ``confidence_thresholds``, one for each layer, say when to leave it, ``matchability_thresholds`` which points to
+    drop, by default as in the paper.
 
     Raises:
         MatcherError: stages or thresholds do not fit the model, or a graph does not compute what the model computes.
@@ -62,9 +64,11 @@ def export_lightglue(
     ends = checked_stage_ends(model.config, stage_ends)
     if confidence_thresholds:
         require_fitting_thresholds(confidence_thresholds, model.config.layers)
+    if matchability_thresholds:
+        require_fitting_thresholds(matchability_thresholds, model.config.layers, "matchability")
     write_graphs(_graphs(model, ends, operators), folder)
     entries = _checked_entries(model, ends, folder)
-    network = network_entry(model.config, ends, confidence_thresholds)
+    network = network_entry(model.config, ends, confidence_thresholds, matchability_thresholds)
     manifest = Manifest(
         METHOD, origin.weights, origin.licence, origin.source, operators.value, network, entries, exporter_versions()
     )

@@ -158,5 +158,6 @@ def lightglue_rules(config: MatcherConfig) -> LightGlueRules:
         PruneRule(None if config.width_confidence == 1.0 else config.width_confidence),
         BudgetRule(config.match_budget_ms or None),
         config.confidence_thresholds,
+        config.matchability_thresholds or None,
         config.min_score,
     )

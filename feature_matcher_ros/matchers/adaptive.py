@@ -22,7 +22,7 @@ def paper_thresholds(num_layers: int) -> tuple[float, ...]:
     return tuple(float(np.float32(0.8 + 0.1 * math.exp(-4.0 * layer / num_layers))) for layer in range(num_layers))
 
 
-def require_fitting_thresholds(thresholds: tuple[float, ...], num_layers: int) -> None:
+def require_fitting_thresholds(thresholds: tuple[float, ...], num_layers: int, kind: str = "confidence") -> None:
     """Check that there is a threshold for each layer.
 
     Raises:
@@ -30,7 +30,7 @@ def require_fitting_thresholds(thresholds: tuple[float, ...], num_layers: int) -
     """
     if len(thresholds) != num_layers:
         raise MatcherError(
-            f"{len(thresholds)} confidence thresholds do not fit a network of {num_layers} layers: "
+            f"{len(thresholds)} {kind} thresholds do not fit a network of {num_layers} layers: "
             "calibrate them for this network."
         )
 
@@ -76,6 +76,9 @@ class StopRule:
 class PruneRule:
     """Drop points that are final and unmatchable with a certainty of ``width_confidence``; None: drop none.
 
+    That is the rule of the paper. A network whose matchability has been calibrated drops points below a
+    threshold for each layer in its place, final or not: few of those ever find a partner, long before they are final.
+
     Raises:
         ConfigError: the certainty is not in (0, 1].
     """
@@ -86,15 +89,21 @@ class PruneRule:
         _require_share("width_confidence", self.width_confidence)
 
     def keep(
-        self, confidence: Probabilities | None, matchability: Probabilities, threshold: float
+        self,
+        confidence: Probabilities | None,
+        matchability: Probabilities,
+        threshold: float,
+        least_matchability: float | None = None,
     ) -> NDArray[np.bool_]:
-        """Which points (N,) stay.
+        """Which points (N,) stay: by the calibrated ``least_matchability`` after this layer, None: by the paper.
 
         Without confidences, unmatchable points are dropped whether final or not, as the published code does
         where it may not stop early.
         """
         if self.width_confidence is None:
             return np.ones(len(matchability), np.bool_)
+        if least_matchability is not None:
+            return matchability >= np.float32(least_matchability)
         matchable = matchability > np.float32(1.0 - self.width_confidence)
         return matchable if confidence is None else matchable | (confidence <= threshold)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_matcher_ros.datatypes import Features, Image, Matches, StopReason
+from feature_matcher_ros.datatypes import Features, Float, Image, Matches, StopReason
 from feature_matcher_ros.errors import MatcherError
 from feature_matcher_ros.extractors.extractor import Extractor
 from feature_matcher_ros.matchers.adaptive import (
@@ -32,6 +33,7 @@ class LightGlueRules:
     prune: PruneRule = field(default_factory=PruneRule)
     budget: BudgetRule = field(default_factory=BudgetRule)
     thresholds: tuple[float, ...] = ()  # confidence of a final point, by layer; none: what comes with the network
+    matchability_thresholds: tuple[float, ...] | None = None  # of points that stay; None: likewise; none: the paper's
     min_score: float = 0.1  # a match needs more
 
 
@@ -62,7 +64,11 @@ class LightGlue:
         layers = self._graphs.config.layers
         thresholds = rules.thresholds or self._graphs.confidence_thresholds or paper_thresholds(layers)
         require_fitting_thresholds(thresholds, layers)
-        self._rules, self._thresholds = rules, thresholds
+        least = rules.matchability_thresholds
+        least = self._graphs.matchability_thresholds if least is None else least
+        if least:
+            require_fitting_thresholds(least, layers, "matchability")
+        self._rules, self._thresholds, self._least_matchability = rules, thresholds, least or (None,) * layers
 
     @property
     def name(self) -> str:
@@ -119,12 +125,14 @@ class LightGlue:
         if following is None:
             return StopReason.LAST_LAYER
         rules, threshold = self._rules, self._thresholds[stage.layers_done - 1]
-        if rules.stop.is_satisfied(pair.confidence, threshold, pair.num_points):
+        least = self._least_matchability[stage.layers_done - 1]
+        num_counted = pair.num_points if least is None else pair.num_kept  # those dropped by the paper's rule are final
+        if rules.stop.is_satisfied(pair.confidence, threshold, num_counted):
             return StopReason.CONFIDENT
         if any(rules.stop.is_hopeless(*certainty, threshold, rules.min_score) for certainty in pair.by_image):
             return StopReason.NOTHING_MATCHABLE
         confidence = None if rules.stop.depth_confidence is None else pair.confidence
-        pair.keep_only(rules.prune.keep(confidence, pair.matchability, threshold))
+        pair.keep_only(rules.prune.keep(confidence, pair.matchability, threshold, least))
         if not pair.in_both_images:
             return StopReason.NOTHING_MATCHABLE
         expected_ms = self._stage_pace.expected_ms(_stage_work(following, pair, self._graphs))
@@ -144,8 +152,13 @@ def require_fitting_points(extractor: Extractor, config: LightGlueConfig) -> Non
 def _stage_work(stage: Stage, pair: LightGluePass, graphs: LightGlueGraphs) -> float:
     """Multiplications of a stage, as multiples of the state's width: linear layers, and attention by pairs."""
     previous = max((other.layers_done for other in graphs.stages if other.layers_done < stage.layers_done), default=0)
-    per_layer = 17.0 * graphs.config.width * pair.num_kept + 2.0 * pair.num_kept**2
-    return (stage.layers_done - previous) * per_layer
+    return float((stage.layers_done - previous) * layer_work(np.array(pair.num_kept), graphs.config.width))
+
+
+def layer_work(num_points: NDArray[np.integer[Any]], width: int) -> Float:
+    """Multiplications of a layer for so many points of both images, as multiples of the width of their states."""
+    work: Float = 17.0 * width * num_points + 2.0 * num_points.astype(np.float64) ** 2
+    return work
 
 
 def _head_work(pair: LightGluePass, config: LightGlueConfig) -> float:

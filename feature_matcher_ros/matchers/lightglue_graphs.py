@@ -20,7 +20,7 @@ from feature_matcher_ros.runtimes.runtime import Runtime
 
 METHOD = "lightglue"
 EMBED, STAGE, HEAD = "embed", "stage", "head"
-THRESHOLDS = "confidence_thresholds"
+CONFIDENCE, MATCHABILITY = "confidence_thresholds", "matchability_thresholds"  # in the manifest
 FOLLOWING = "next_"  # before the name of a tensor, where a stage takes it and gives it
 
 
@@ -41,6 +41,7 @@ class LightGlueGraphs:
     embed: Runtime
     stages: tuple[Stage, ...]
     confidence_thresholds: tuple[float, ...] = ()  # chosen for this network, by layer; none: as in the paper
+    matchability_thresholds: tuple[float, ...] = ()  # likewise
 
 
 def embed_spec(config: LightGlueConfig) -> GraphSpec:
@@ -86,7 +87,7 @@ def open_lightglue(folder: Path, runtime: str = "auto", num_threads: int = 0) ->
         RuntimeLoadError: the folder holds no LightGlue network, a file was changed, or the runtime cannot open it.
     """
     manifest = read_manifest(folder)
-    config, stage_ends, thresholds = _network_of(folder, manifest)
+    config, stage_ends, confidence, matchability = _network_of(folder, manifest)
 
     def opened(name: str, spec: GraphSpec) -> Runtime:
         return open_graph(folder, manifest, name, spec, runtime, num_threads)
@@ -99,7 +100,7 @@ def open_lightglue(folder: Path, runtime: str = "auto", num_threads: int = 0) ->
         )
         for end in stage_ends
     )
-    return LightGlueGraphs(config, opened(EMBED, embed_spec(config)), stages, thresholds)
+    return LightGlueGraphs(config, opened(EMBED, embed_spec(config)), stages, confidence, matchability)
 
 
 def stage_name(layers_done: int) -> str:
@@ -117,7 +118,10 @@ def head_name(layers_done: int) -> str:
     return f"{HEAD}{layers_done}"
 
 
-def _network_of(folder: Path, manifest: Manifest) -> tuple[LightGlueConfig, tuple[int, ...], tuple[float, ...]]:
+def _network_of(
+    folder: Path, manifest: Manifest
+) -> tuple[LightGlueConfig, tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
+    """Its configuration, where its stages end, and its thresholds of confidence and of matchability."""
     if manifest.method != METHOD:
         raise RuntimeLoadError(
             f"{folder} holds the graphs of '{manifest.method}', not of {METHOD}: give another folder."
@@ -125,8 +129,8 @@ def _network_of(folder: Path, manifest: Manifest) -> tuple[LightGlueConfig, tupl
     network: dict[str, Any] = dict(manifest.network)
     try:
         stage_ends = tuple(map(int, network.pop("stage_ends")))
-        thresholds = tuple(map(float, network.pop(THRESHOLDS, ())))
-        return LightGlueConfig(**network), stage_ends, thresholds
+        confidence, matchability = (tuple(map(float, network.pop(name, ()))) for name in (CONFIDENCE, MATCHABILITY))
+        return LightGlueConfig(**network), stage_ends, confidence, matchability
     except (KeyError, TypeError, ValueError) as error:
         raise RuntimeLoadError(
             f"the manifest of {folder} does not describe a network ({error}): export the network again."
@@ -134,11 +138,22 @@ def _network_of(folder: Path, manifest: Manifest) -> tuple[LightGlueConfig, tupl
 
 
 def network_entry(
-    config: LightGlueConfig, stage_ends: tuple[int, ...], thresholds: tuple[float, ...]
+    config: LightGlueConfig,
+    stage_ends: tuple[int, ...],
+    confidence_thresholds: tuple[float, ...],
+    matchability_thresholds: tuple[float, ...],
 ) -> Mapping[str, Any]:
     """What the manifest says of the network."""
-    entry = {**asdict(config), "stage_ends": list(stage_ends)}
-    return {**entry, THRESHOLDS: list(thresholds)} if thresholds else entry
+    thresholds = threshold_entries(confidence_thresholds, matchability_thresholds)
+    return {**asdict(config), "stage_ends": list(stage_ends), **thresholds}
+
+
+def threshold_entries(
+    confidence_thresholds: tuple[float, ...], matchability_thresholds: tuple[float, ...]
+) -> Mapping[str, list[float]]:
+    """The part of it that says when to stop and what to drop; nothing of thresholds that were not chosen."""
+    chosen = {CONFIDENCE: list(confidence_thresholds), MATCHABILITY: list(matchability_thresholds)}
+    return {name: values for name, values in chosen.items() if values}
 
 
 def _state(config: LightGlueConfig, points: str) -> TensorSpec:

@@ -9,7 +9,7 @@ _SINGLE = frozenset(
     f"matcher.{name}"
     for name in (
         *("max_ratio", "depth_confidence", "width_confidence", "confidence_thresholds"),
-        *("min_score", "match_budget_ms"),
+        *("matchability_thresholds", "min_score", "match_budget_ms"),
     )
 )
 

@@ -87,6 +87,7 @@ def test_all_contenders_take_turns_on_the_same_points(
         assert 40 <= row.num_points <= 60 and row.median_ms > 0 and row.cpu_ms > 0 and 0 < row.gemm_share < 1
         assert (row.over_torch is None) == (row.runtime == "torch")
         assert (row.over_all_layers is None) == (row.mode == "all layers")
+        assert (row.over_depth is not None) == (row.mode == "depth and width")
 
 
 def test_a_budget_is_measured_on_the_network_itself(network: tuple[Path, Path], pairs: Path) -> None:
@@ -102,20 +103,21 @@ def test_a_budget_is_measured_on_the_network_itself(network: tuple[Path, Path], 
     assert dict(zip(header, rows[0], strict=True))["budget ms"] == "500000.0"
 
 
-def test_torch_stops_by_the_thresholds_of_the_graphs(
+def test_torch_stops_and_drops_by_the_thresholds_of_the_graphs(
     network: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from feature_matcher_ros.export.from_checkpoint import export_checkpoint
 
     monkeypatch.setattr(learned_contenders, "_problem_of", lambda graphs: "no compiler")
-    export_checkpoint(network[1], tmp_path, "MIT", (0.01, 0.01, 1.0))
+    export_checkpoint(network[1], tmp_path, "MIT", (0.01, 0.01, 1.0), (0.0, 0.7, 0.0))
     matchers, _ = learned_contenders.contenders(LearnedSetting(tmp_path, None, network[1]))
     rng = np.random.default_rng(0)
     points, sizes = rng.uniform(0.0, 64.0, (40, 2)).astype(np.float32), np.ones(40, np.float32)
     descriptors = rng.uniform(0.0, 0.1, (40, 128)).astype(np.float32)
     given = Features(points, sizes, descriptors, (64, 64), scales=sizes, orientations=sizes)
     layers_run = {key: matcher.match(given, given).layers_run for key, matcher in matchers.items()}
-    assert layers_run == {key: 3 if key[1] == "all layers" else 1 for key in matchers}
+    expected = {"all layers": 3, "width": 2, "depth": 1, "depth and width": 1}  # none is as matchable as 0.7
+    assert layers_run == {key: expected[key[1]] for key in matchers}
 
 
 class _Finds:
@@ -165,7 +167,7 @@ def test_the_command_times_the_graphs_alone_where_there_are_no_weights(
     printed = capsys.readouterr().out
     assert "torch is left out" in printed and "GFLOP/s" in printed
     content = json.loads((tmp_path / "bench.json").read_text())
-    assert [row["max_keypoints"] for row in content["rows"]] == [20] * 3 + [40] * 3
+    assert [row["max_keypoints"] for row in content["rows"]] == [20] * 4 + [40] * 4
     assert (content["num_threads"], content["pairs"], content["extractor"]) == (1, ["pairs"], "sift")
     assert [row["max_keypoints"] for row in content["budgets"]] == [20, 40]
     assert "with a budget of half" in printed and (tmp_path / "cost.png").is_file()

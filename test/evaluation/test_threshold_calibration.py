@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -16,14 +17,15 @@ from image_pairs_scene import SIZE, K, render, write_pairs
 from feature_matcher_ros.config import FrontEndConfig, load_config, override
 from feature_matcher_ros.datatypes import Features, Float
 from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.evaluation.matchability_choice import choose_matchability
 from feature_matcher_ros.evaluation.threshold_calibration import Wish
 from feature_matcher_ros.evaluation.threshold_choice import (
     SCALE,
+    DropTable,
     StopTable,
     choose_exits,
     choose_for_budget,
     choose_schedule,
-    choose_width,
     expected_ms,
     largest_stop_step,
     stop_stages,
@@ -143,34 +145,81 @@ def random_record(seed: int) -> PairRecord:
     return PairRecord(features(num0), features(num1), tuple(stages), matches)
 
 
-def lost_by_the_rule(record: PairRecord, exits: tuple[int, ...], width: float) -> int:
-    """Matches that lose a point when the rule of the matcher is applied stage by stage."""
-    kept = np.ones(len(record.features0) + len(record.features1), np.bool_)
-    for stage, step in zip(record.stages[:-1], exits, strict=True):
-        kept &= PruneRule(width).keep(stage.confidence, stage.matchability, step / SCALE)
-    return sum(not (kept[i] and kept[len(record.features0) + j]) for i, j in record.matches)
+def what_dropping_does(record: PairRecord, thresholds: tuple[float, ...]) -> tuple[int, float]:
+    """Matches that lose a point, and the work of all six layers, by the rule of the matcher stage by stage."""
+    num0, rule, begin, work = len(record.features0), PruneRule(), 0, 0.0
+    kept = [True] * (num0 + len(record.features1))
+    for stage, least in zip(record.stages, (*thresholds, 0.0), strict=True):
+        num_kept = sum(kept)
+        work += (stage.layers_done - begin) * (17 * 64 * num_kept + 2 * num_kept**2)
+        begin = stage.layers_done
+        if len(stage.matchability):
+            stays = rule.keep(None, stage.matchability, 1.0, least)
+            kept = [before and bool(now) for before, now in zip(kept, stays, strict=True)]
+    return sum(not (kept[i] and kept[num0 + j]) for i, j in record.matches), work
 
 
-@pytest.mark.parametrize("allowed", [0.0, 0.01, 0.1, 0.3])
-def test_the_width_drops_as_much_as_is_allowed_and_no_more(allowed: float) -> None:
-    records, exits = [random_record(seed) for seed in range(12)], (90_000, 80_000, 95_000)
-    width = choose_width(records, exits, allowed)
-    most = allowed * sum(len(record.matches) for record in records)
-    assert 0.5 < width < 1.0
-    assert sum(lost_by_the_rule(record, exits, width) for record in records) <= most
-    assert sum(lost_by_the_rule(record, exits, width - 1.0 / SCALE) for record in records) > most
-    assert choose_width(records, exits, 1.0) == 0.5
-    assert choose_width([random_record(0)], (SCALE,) * 3, 0.0) == 0.5  # no point is ever final: none is lost
+def effect(records: list[PairRecord], thresholds: tuple[float, ...]) -> tuple[int, float]:
+    found = [what_dropping_does(record, thresholds) for record in records]
+    return sum(lost for lost, _ in found), sum(work for _, work in found)
+
+
+def telling_record(seed: int) -> PairRecord:
+    """Matched points are matchable from the first stage on, the more the later; of the others, ever fewer are."""
+    record, random = random_record(seed), np.random.default_rng(seed + 1000)
+    num0, num_points = len(record.features0), len(record.features0) + len(record.features1)
+    is_matched = np.isin(np.arange(num_points), (record.matches[:, 0], num0 + record.matches[:, 1]))
+    stages = [
+        replace(stage, matchability=np.where(is_matched, random.beta(4 + 2 * late, 2, num_points), fate))
+        for late, stage in enumerate(record.stages[:-1])
+        for fate in [random.beta(2, 2 + 2 * late, num_points)]
+    ]
+    float32 = [replace(stage, matchability=stage.matchability.astype(np.float32)) for stage in stages]
+    return replace(record, stages=(*float32, record.stages[-1]))
+
+
+def test_dropping_points_saves_nearly_as_much_as_the_best_thresholds_of_all_would() -> None:
+    """Beside a search through all thresholds that are multiples of 0.08, with the rule written out."""
+    records = [telling_record(seed) for seed in range(8)]
+    num_matches, (_, most_work) = sum(len(record.matches) for record in records), effect(records, (0.0, 0.0, 0.0))
+    grid = [tuple(0.08 * step for step in steps) for steps in product(range(9), repeat=3)]
+    tried = [effect(records, thresholds) for thresholds in grid]
+    shares = (0.0, 0.02, 0.05, 0.1, 0.2)
+    works = []
+    for share, thresholds in zip(shares, choose_matchability(records, shares, 64), strict=True):
+        num_lost, work = effect(records, thresholds)
+        assert num_lost <= share * num_matches and max(thresholds) <= 0.8
+        assert most_work - work > 0.9 * (most_work - min(other for lost, other in tried if lost <= share * num_matches))
+        works.append(work)
+    assert works == sorted(works, reverse=True) and works[-1] < 0.9 * works[0] < 0.9 * most_work
+    unmatched = [replace(record, matches=record.matches[:0]) for record in records]
+    assert choose_matchability(unmatched, [0.0], 64)[0][0] == 0.8  # without matches none can be lost
 
 
 def test_a_schedule_has_a_threshold_for_each_layer_and_never_stops_inside_a_stage() -> None:
     records = [random_record(seed) for seed in range(12)]
-    schedule = choose_schedule(records, stop_table(records, 0.6), 0.85, num_layers=6)
+    tables = [DropTable((), stop_table(records, 0.6))]
+    schedule = choose_schedule(records[0], tables, 0.85, num_layers=6)
     assert [threshold == 1.0 for threshold in schedule.thresholds] == [False, True, False, False, True, True]
-    lossless = choose_schedule(records, stop_table(records, 0.6), 1.0, num_layers=6)
+    assert schedule.matchability_thresholds == (0.0,) * 6
+    lossless = choose_schedule(records[0], tables, 1.0, num_layers=6)
     assert (
         lossless.thresholds[0] > max(largest_stop_step(record.stages[0].confidence, 0.6) for record in records) / SCALE
     )
+
+
+def test_points_are_dropped_for_half_of_what_may_be_lost() -> None:
+    """Dropping costs 0, 1, 4 and 9 % of the matches of pairs that are not stopped, all of them alike."""
+    record, steps = random_record(0), np.full((20, 3), 50_000)
+    tables = [
+        DropTable(
+            (0.1 * number, 0.2, 0.3), StopTable(steps, np.full((20, 4), 1.0 - 0.01 * number**2), np.ones((20, 4)))
+        )
+        for number in range(4)
+    ]
+    for wanted, chosen in ((0.995, 0), (0.981, 0), (0.979, 1), (0.921, 1), (0.919, 2), (0.81, 3), (0.5, 3)):
+        found = choose_schedule(record, tables, wanted, num_layers=6).matchability_thresholds
+        assert found == pytest.approx((0.1 * chosen, 0.0, 0.2, 0.3, 0.0, 0.0))
 
 
 def test_a_budget_takes_the_best_agreement_that_fits() -> None:
@@ -304,6 +353,25 @@ def test_what_is_recorded_is_what_the_matcher_does(graphs: Path) -> None:
     again = [record_pair(features0, features1, matcher.graphs, matcher.rules.min_score)[0] for _ in range(5)]
     first_ms, last_ms = (min(other.stages[number].match_ms for other in again) for number in (0, -1))
     assert 0.0 < first_ms < last_ms
+
+
+def test_what_is_recorded_of_fewer_points_is_what_the_matcher_does() -> None:
+    matcher = create_matcher(override(FrontEndConfig(), {"extractor.max_keypoints": 128, "matcher.num_threads": 1}))
+    assert isinstance(matcher, LightGlue)
+    given = tuple(matcher.extract(render(motion(number))) for number in (0, 6))
+    graphs, min_score, drops = matcher.graphs, matcher.rules.min_score, (0.5, 0.0, 0.3)
+    record, _ = record_pair(*given, graphs, min_score)
+    thinned, _ = record_pair(*given, graphs, min_score, drops, wanted=record.matches)
+    rules = replace(all_layers(matcher.rules), prune=PruneRule(), matchability_thresholds=(*drops, 0.0, 0.0, 0.0))
+    fewer = LightGlue(matcher, graphs, rules).match(*given)
+    assert fewer.points_per_stage is not None and fewer.indices is not None
+    num_points = fewer.points_per_stage.sum(axis=1).tolist()
+    assert num_points[:5] == [len(stage.confidence) for stage in thinned.stages[:-1]]
+    assert num_points[0] == len(record.stages[0].matchability)
+    assert num_points[1] == num_points[2] == np.count_nonzero(record.stages[0].matchability >= 0.5) < num_points[0]
+    assert num_points[3] < num_points[2]
+    np.testing.assert_array_equal(fewer.indices, thinned.matches)
+    assert thinned.stages[-1].agreement == agreement(fewer.indices, record.matches) > 0.5
 
 
 def test_the_wanted_agreement_is_kept_where_layers_differ(

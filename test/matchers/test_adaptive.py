@@ -39,6 +39,14 @@ def test_what_is_final_and_unmatchable_is_dropped() -> None:
     assert PruneRule(None).keep(confidence, matchability, 0.9).all()
 
 
+def test_a_calibrated_matchability_drops_points_final_or_not() -> None:
+    confidence, matchability = f32(0.95, 0.95, 0.5, 0.5), f32(0.3, 0.005, 0.3, 0.299)
+    assert PruneRule(0.99).keep(confidence, matchability, 0.9, 0.3).tolist() == [True, False, True, False]
+    assert PruneRule(0.99).keep(None, matchability, 0.9, 0.3).tolist() == [True, False, True, False]
+    assert PruneRule(0.99).keep(confidence, f32(0.0, 0.0, 0.0, 0.0), 0.9, 0.0).all()  # 0 drops none
+    assert PruneRule(None).keep(confidence, matchability, 0.9, 0.3).all()
+
+
 def test_the_budget_ends_where_the_next_stage_would_exceed_it() -> None:
     assert BudgetRule(20.0).allows(elapsed_ms=12.0, expected_ms=8.0)
     assert not BudgetRule(20.0).allows(elapsed_ms=12.0, expected_ms=8.1)

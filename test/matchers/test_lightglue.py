@@ -128,6 +128,27 @@ def test_dropped_points_enter_no_further_stage_and_keep_their_numbers() -> None:
     assert list(map(len, bench.seen)) == [3, 3, 3]
 
 
+def test_points_dropped_before_they_are_final_do_not_count_when_it_stops() -> None:
+    """Of ten points six are dropped; of the four left, three are final after two layers, and all after three."""
+
+    def certainty(layers: int, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        late = ids == (1 if layers < 3 else -1)
+        confidence = np.where(late | (layers == 1), 0.1, 0.99)
+        return confidence, np.where(np.isin(ids, [0, 1, 100, 101]), 0.5, 0.3)
+
+    given = features([0, 1, 2, 3, 4]), features([100, 101, 102, 103, 104])
+    bench = Bench(certainty, config=replace(CONFIG, layers=4))
+    bench.graphs = replace(bench.graphs, matchability_thresholds=(0.4, 0.0, 0.0, 0.0))
+    matches = bench.matcher(stop=StopRule(0.8)).match(*given)
+    assert list(map(len, bench.seen)) == [10, 4, 4]
+    assert (matches.layers_run, matches.stop_reason, len(matches)) == (3, StopReason.CONFIDENT, 2)
+    for rules in ({"prune": PruneRule(None)}, {"matchability_thresholds": ()}):  # without, and by the paper's rule
+        assert bench.matcher(stop=StopRule(0.8), **rules).match(*given).points_per_stage.tolist() == [[5, 5]] * 2
+    hasty = bench.matcher(stop=StopRule(None), matchability_thresholds=(0.0, 0.4, 0.6, 0.0)).match(*given)
+    assert hasty.points_per_stage.tolist() == [[5, 5], [5, 5], [2, 2]]
+    assert (hasty.layers_run, hasty.stop_reason, len(hasty)) == (3, StopReason.NOTHING_MATCHABLE, 0)
+
+
 @pytest.mark.parametrize("prune", [PruneRule(0.99), PruneRule(None)])
 def test_nothing_matchable_ends_without_matches(prune: PruneRule) -> None:
     def certainty(layers: int, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -190,6 +211,8 @@ def test_wrong_features_are_refused_with_a_sentence() -> None:
         Bench(never, config=replace(CONFIG, scale_orientation=True)).matcher().match(good, good)
     with pytest.raises(MatcherError, match="2 confidence thresholds do not fit a network of 3 layers"):
         Bench(never).matcher(thresholds=(0.9, 0.8))
+    with pytest.raises(MatcherError, match="2 matchability thresholds do not fit a network of 3 layers"):
+        Bench(never).matcher(matchability_thresholds=(0.3, 0.3))
 
 
 class _Given:

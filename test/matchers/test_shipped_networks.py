@@ -14,16 +14,20 @@ from feature_matcher_ros.config import ExtractorConfig, FrontEndConfig, MatcherC
 from feature_matcher_ros.datatypes import Float, Frame, Matches
 from feature_matcher_ros.errors import MatcherError, RuntimeLoadError
 from feature_matcher_ros.evaluation.demo_scene import demo_frames
+from feature_matcher_ros.evaluation.evaluate_pairs import evaluate_pairs
 from feature_matcher_ros.evaluation.image_files import read_image
 from feature_matcher_ros.evaluation.metrics import epipolar_precision
 from feature_matcher_ros.evaluation.sequences import Modality
+from feature_matcher_ros.evaluation.threshold_records import record_pair
 from feature_matcher_ros.geometry import invert_pose
 from feature_matcher_ros.matchers import create_matcher
+from feature_matcher_ros.matchers.lightglue import LightGlue
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 
 ROOT = Path(__file__).parents[2]
 EXTRACTOR = ExtractorConfig(name="sift", max_keypoints=512)
+PAIR_SETS = ("tum_fr3_office", "kitti_seq1", "strecha_fountain_castle")
 MAX_ERROR = 1e-5  # squared, in normalised coordinates: one pixel and a half here
 
 
@@ -57,6 +61,44 @@ def test_the_shipped_lightglue_finds_more_than_its_descriptors_alone() -> None:
     (good_alone, share_alone), (good_glued, share_glued) = (correct_matches(c, pairs) for c in (alone, glued))
     assert good_glued > 1.05 * good_alone
     assert share_glued > share_alone - 0.01
+
+
+def test_points_that_find_their_partner_are_not_dropped() -> None:
+    """On other pairs than those on which the thresholds were chosen: rendered, with the true motion known."""
+    matcher = create_matcher(FrontEndConfig(extractor=EXTRACTOR))
+    assert isinstance(matcher, LightGlue)
+    least = matcher.graphs.matchability_thresholds
+    num_correct, num_kept, points_kept = 0, 0, []
+    for frame0, frame1, cam1_from_cam0 in wide_pairs():
+        features0, features1 = matcher.extract(frame0.image), matcher.extract(frame1.image)
+        record, matches = record_pair(features0, features1, matcher.graphs, matcher.rules.min_score)
+        stays = np.ones(len(features0) + len(features1), np.bool_)
+        for stage in record.stages[:-1]:
+            stays &= stage.matchability >= np.float32(least[stage.layers_done - 1])
+        points_kept.append(stays.mean())
+        for (i, j), point0, point1 in zip(record.matches, matches.points0, matches.points1, strict=True):
+            ends = point0[None], point1[None], frame0.camera, frame1.camera
+            if epipolar_precision(*ends, cam1_from_cam0, MAX_ERROR):
+                num_correct += 2
+                num_kept += int(stays[i]) + int(stays[len(features0) + j])
+    assert num_correct > 400
+    assert num_kept >= 0.99 * num_correct
+    assert np.mean(points_kept) < 0.6
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_poses_are_as_good_as_with_all_layers_and_points(shared_data: Path) -> None:
+    """AUC up to 10 degrees, mean of three sets of pairs of a room, a road and two buildings."""
+    shipped, patient = (
+        np.mean([_auc(shared_data / f"pairs/{name}.json", matcher) for name in PAIR_SETS])
+        for matcher in (MatcherConfig(), MatcherConfig(depth_confidence=1.0, width_confidence=1.0))
+    )
+    assert shipped > patient - 0.005
+
+
+def _auc(pairs: Path, matcher: MatcherConfig) -> float:
+    return evaluate_pairs(pairs, FrontEndConfig(matcher=matcher), ("poselib",)).estimators["poselib"].auc[10.0]
 
 
 @pytest.mark.data

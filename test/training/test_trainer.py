@@ -17,13 +17,14 @@ torch = pytest.importorskip("torch", reason="training needs torch: pip install f
 
 from feature_matcher_ros.config import FrontEndConfig, MatcherConfig  # noqa: E402
 from feature_matcher_ros.errors import ConfigError, OutputError, SourceError, TrainingError  # noqa: E402
+from feature_matcher_ros.evaluation.threshold_choice import Schedule  # noqa: E402
 from feature_matcher_ros.evaluation.threshold_records import agreement  # noqa: E402
 from feature_matcher_ros.matchers import create_matcher  # noqa: E402
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue  # noqa: E402
 from feature_matcher_ros.models.checkpoint import read_checkpoint  # noqa: E402
 from feature_matcher_ros.training.checkpoints import load_checkpoint  # noqa: E402
 from feature_matcher_ros.training.config import TrainingConfig, preset, with_settings  # noqa: E402
-from feature_matcher_ros.training.exit_thresholds import exit_thresholds  # noqa: E402
+from feature_matcher_ros.training.held_back_schedule import held_back_schedule  # noqa: E402
 from feature_matcher_ros.training.progress import TrainingProgress  # noqa: E402
 from feature_matcher_ros.training.trainer import Trainer, TrainerOptions  # noqa: E402
 from feature_matcher_ros.training.view_store import make_views  # noqa: E402
@@ -151,20 +152,24 @@ def test_the_smoke_preset_learns_and_yields_a_matcher(tmp_path: Path) -> None:
     assert sum(confidence[-1]) < sum(confidence[0])
     assert len(read_checkpoint(tmp_path / "lightglue_sift.safetensors")) > 20
     graphs = open_lightglue(tmp_path / "graphs")
-    assert len(graphs.confidence_thresholds) == graphs.config.layers == 3
-    thresholds = exit_thresholds(tmp_path / "graphs", smoke_scenes(1000), wanted_agreement=0.8)
-    layers_run, mean_agreement = stop_early(tmp_path / "graphs", thresholds, smoke_scenes(2000))
-    assert layers_run < 3.0 and mean_agreement > 0.78
+    assert len(graphs.confidence_thresholds) == len(graphs.matchability_thresholds) == graphs.config.layers == 3
+    schedule = held_back_schedule(tmp_path / "graphs", smoke_scenes(1000), wanted_agreement=0.8)
+    layers_run, mean_agreement = stop_early(tmp_path / "graphs", schedule, smoke_scenes(2000))
+    assert layers_run < 3.0 and mean_agreement > 0.75
 
 
 def smoke_scenes(first: int) -> list[list[View]]:
     return [make_views(preset("smoke").data, (), number) for number in range(first, first + 12)]
 
 
-def stop_early(graphs: Path, thresholds: tuple[float, ...], scenes: list[list[View]]) -> tuple[float, float]:
+def stop_early(graphs: Path, schedule: Schedule, scenes: list[list[View]]) -> tuple[float, float]:
     """Layers run, and the share of all layers' matches found with these thresholds; means over a pair of each scene."""
     patient = MatcherConfig("lightglue", graphs=str(graphs), depth_confidence=1.0, width_confidence=1.0)
-    hasty = replace(patient, depth_confidence=0.95, confidence_thresholds=thresholds)
+    hasty = replace(
+        MatcherConfig("lightglue", graphs=str(graphs)),
+        confidence_thresholds=schedule.thresholds,
+        matchability_thresholds=schedule.matchability_thresholds,
+    )
     matchers = [create_matcher(FrontEndConfig(matcher=config)) for config in (patient, hasty)]
     layers_run, agreements = [], []
     for views in scenes:
