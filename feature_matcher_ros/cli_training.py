@@ -61,7 +61,7 @@ def train(
         return
     graphs = output / "graphs"
     manifest = export_checkpoint(trained.weights, graphs, _LICENCE)
-    thresholds = () if config.is_dense else exit_thresholds(graphs, trained.held_back)
+    thresholds = exit_thresholds(graphs, trained.held_back)
     if thresholds:
         write_manifest(graphs, replace(manifest, network={**manifest.network, THRESHOLDS: list(thresholds)}))
     draw_training_curves(output / "metrics.jsonl", output / "curves.png")

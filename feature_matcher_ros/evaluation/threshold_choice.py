@@ -1,4 +1,4 @@
-"""Which confidence makes a LightGlue network stop, and which points it drops, for a wanted agreement.
+"""Which confidence makes a network stop, and which points LightGlue drops, for a wanted agreement.
 
 A network that stops early gives other matches than all its layers would. How much other is known of recorded
 pairs, after every stage. From the first stage to the last, that threshold is chosen which stops as many pairs as
@@ -103,6 +103,8 @@ def choose_width(pairs: Sequence[PairRecord], exits: Sequence[int], allowed_loss
     It counts what would be dropped if no pair stopped: of pairs that stop nothing could be learned about those
     that do not.
     """
+    if not len(pairs[0].stages[0].matchability):
+        return 1.0
     least = np.sort(np.concatenate([_least_matchability(pair, exits) for pair in pairs]))
     steps = np.arange(_MIN_WIDTH_STEP, SCALE + 1)
     num_lost = np.searchsorted(least, (1.0 - steps / SCALE).astype(np.float32), side="right")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +15,7 @@ from image_pairs_scene import SIZE, K, render, write_pairs
 from feature_matcher_ros.config import FrontEndConfig, load_config, override
 from feature_matcher_ros.datatypes import Features, Float
 from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.evaluation.adaptive_matchers import with_stops
 from feature_matcher_ros.evaluation.threshold_calibration import Wish
 from feature_matcher_ros.evaluation.threshold_choice import (
     SCALE,
@@ -30,14 +30,8 @@ from feature_matcher_ros.evaluation.threshold_choice import (
     stop_table,
     upper_means,
 )
-from feature_matcher_ros.evaluation.threshold_records import (
-    PairRecord,
-    PairRecorder,
-    StageRecord,
-    agreement,
-    all_layers,
-    record_pair,
-)
+from feature_matcher_ros.evaluation.threshold_records import PairRecord, StageRecord, agreement, record_pair
+from feature_matcher_ros.evaluation.threshold_sample import PairRecorder
 from feature_matcher_ros.geometry import pose_from, rotation_from_vector
 from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule
@@ -287,7 +281,7 @@ def test_what_is_recorded_is_what_the_matcher_does(graphs: Path) -> None:
     assert isinstance(matcher, LightGlue)
     features0, features1 = (matcher.extract(render(motion(number))) for number in (0, 6))
     record, matches = record_pair(features0, features1, matcher.graphs, matcher.rules.min_score)
-    full = LightGlue(matcher, matcher.graphs, all_layers(matcher.rules)).match(features0, features1)
+    full = with_stops(matcher).match(features0, features1)
     assert full.indices is not None and len(full) > 10
     np.testing.assert_array_equal(full.indices, record.matches)
     np.testing.assert_array_equal(full.points1, matches.points1)
@@ -296,8 +290,7 @@ def test_what_is_recorded_is_what_the_matcher_does(graphs: Path) -> None:
         for step, layers_run in ((stop := largest_stop_step(stage.confidence, 0.95), number + 1), (stop + 1, 3)):
             thresholds = [1.0] * 3
             thresholds[number] = step / SCALE
-            rules = replace(all_layers(matcher.rules), stop=StopRule(0.95), thresholds=tuple(thresholds))
-            found = LightGlue(matcher, matcher.graphs, rules).match(features0, features1)
+            found = with_stops(matcher, 0.95, tuple(thresholds)).match(features0, features1)
             assert found.layers_run == layers_run and found.indices is not None
             assert agreement(found.indices, full.indices) == (stage.agreement if layers_run < 3 else 1.0)
     assert record.stages[0].agreement < 1.0
