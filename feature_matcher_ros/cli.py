@@ -19,7 +19,7 @@ from feature_matcher_ros.cli_calibrate import calibrate
 from feature_matcher_ros.cli_console import console, print_table, progress_bar, show_log
 from feature_matcher_ros.cli_live import CONTEXT, doctor, live
 from feature_matcher_ros.cli_networks import export, weights_app
-from feature_matcher_ros.cli_options import ConfigOption, SetOption, configured, modality_named
+from feature_matcher_ros.cli_options import ConfigOption, MatcherOption, SetOption, configured, modality_named
 from feature_matcher_ros.cli_training import train
 from feature_matcher_ros.config import FrontEndConfig
 from feature_matcher_ros.errors import ConfigError, FeatureMatcherError
@@ -62,6 +62,7 @@ def main() -> NoReturn:
 def replay(
     source: Annotated[Path, typer.Argument(help="Bag, dataset folder, folder of images, or video.")],
     output: OutputOption = None,
+    matcher: MatcherOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     modality: Annotated[str | None, typer.Option(help="mono, stereo or rgbd, where the source offers several.")] = None,
@@ -105,7 +106,7 @@ def replay(
     )
     output = output or Path("runs") / source.resolve().stem
     options = ReplayOptions(topics=topics, video=video, rerun=rerun)
-    _replay(source, output, selection, configured(config, settings), options, report)
+    _replay(source, output, selection, configured(config, settings, matcher), options, report)
 
 
 @app.command()
@@ -116,6 +117,7 @@ def evaluate(
     plot: Annotated[
         Path | None, typer.Option(help="Picture of the layers run on image pairs, by what these have in common.")
     ] = None,
+    matcher: MatcherOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
@@ -125,7 +127,7 @@ def evaluate(
     if plot is not None and not pair_sets:
         raise ConfigError("--plot draws what becomes of image pairs: give a JSON file of such, or leave it out.")
     if pair_sets:
-        _evaluate_pair_sets(pair_sets, configured(config, settings), plot)
+        _evaluate_pair_sets(pair_sets, configured(config, settings, matcher), plot)
     if len(runs) == 1:
         _report(runs[0], ground_truth)
     elif runs:
@@ -138,13 +140,21 @@ def match(
     image1: Annotated[Path, typer.Argument(help="Second image.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write.")] = Path("matches.png"),
     calibration: Annotated[Path | None, typer.Option(help="YAML calibration; without one there is no pose.")] = None,
+    against: Annotated[
+        str | None, typer.Option(help="Another matcher, drawn below: matches of both where texture is low.")
+    ] = None,
+    matcher: MatcherOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
     """Match two images and draw the correspondences."""
-    from feature_matcher_ros.evaluation.match_images import match_images
+    from feature_matcher_ros.evaluation.match_images import compare_matchers, match_images
 
-    console.print(match_images(image0, image1, output, configured(config, settings), calibration))
+    chosen = configured(config, settings, matcher)
+    if against is None:
+        console.print(match_images(image0, image1, output, chosen, calibration))
+    else:
+        console.print(compare_matchers(image0, image1, output, chosen, against, calibration))
     console.print(f"wrote {output}")
 
 

@@ -36,7 +36,7 @@ def bench(
     from feature_matcher_ros.evaluation.learned_contenders import KEYPOINTS, RUNTIME_KEYPOINTS, LearnedSetting
     from feature_matcher_ros.models.dense_config import DENSE_METHODS
     from feature_matcher_ros.runtimes.manifest import read_manifest
-    from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
+    from feature_matcher_ros.runtimes.shipped_graphs import find_shipped_graphs, shipped_graphs
 
     if graphs and (len(graphs) > 1 or read_manifest(graphs[0]).method in DENSE_METHODS):
         dense = DenseSetting(tuple(graphs), tuple(pairs or ()), num_threads=threads, runtime=runtime or "onnx")
@@ -52,6 +52,10 @@ def bench(
         return
     if not graphs:
         _bench_stages(output)
+        dense_folder = find_shipped_graphs("efficient_loftr")
+        if dense_folder is not None:
+            dense = DenseSetting((dense_folder,), setting.pairs, num_threads=threads)
+            _bench_dense(dense, output.with_stem(f"{output.stem}_detector_free"))
         output = output.with_stem(f"{output.stem}_learned")
     _bench_learned(setting, output, plot)
 

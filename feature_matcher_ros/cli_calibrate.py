@@ -42,12 +42,12 @@ def calibrate(
     duration: Annotated[float | None, typer.Option(help="Seconds to process.")] = None,
     stride: Annotated[int, typer.Option(help="Process every n-th frame.")] = 1,
 ) -> None:
-    """Choose when lightglue stops and what it drops on your own data, instead of the fixed schedule of its paper."""
+    """Choose when a network stops, and what lightglue drops, on your own data, instead of by a fixed schedule."""
     from feature_matcher_ros.evaluation.sequences import Selection
     from feature_matcher_ros.evaluation.threshold_calibration import Wish
     from feature_matcher_ros.evaluation.threshold_calibration import calibrate as run_calibration
-    from feature_matcher_ros.evaluation.threshold_records import collect_pairs
     from feature_matcher_ros.evaluation.threshold_report import plot_calibration, write_calibration
+    from feature_matcher_ros.evaluation.threshold_sample import collect_pairs
 
     if agreement is not None and budget_ms is not None:
         raise ConfigError("--agreement and --budget-ms exclude each other: give the one that matters more.")

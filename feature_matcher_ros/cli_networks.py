@@ -10,6 +10,7 @@ import typer
 
 from feature_matcher_ros.cli_options import configured
 from feature_matcher_ros.errors import RuntimeLoadError
+from feature_matcher_ros.models.dense_config import DenseTuning
 from feature_matcher_ros.models.weights import (
     PUBLISHED_WEIGHTS,
     PublishedWeights,
@@ -30,7 +31,8 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("graphs"),
     licence: Annotated[str | None, typer.Option("--licence", help="Of local files, e.g. Apache-2.0.")] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="What calibrate wrote: its thresholds stay with the graphs of lightglue.")
+        Path | None,
+        typer.Option(help="What calibrate wrote: thresholds, and matcher.max_image_px, stay with the graphs."),
     ] = None,
 ) -> None:
     """Export networks to graphs, one folder each, for extractor.graphs and matcher.graphs. Needs torch, once."""
@@ -41,14 +43,13 @@ def export(
             f"export needs torch and onnx ({error}): run pip install 'feature_matcher_ros[torch]', here or on another "
             "machine, and copy the folder that it writes."
         ) from error
-    matcher = configured(calibration, None).matcher
+    chosen = configured(calibration, None).matcher
+    tuning = DenseTuning(chosen.confidence_thresholds, chosen.max_image_px or DenseTuning().max_image_px)
     for name in weights:
         pulled = None if Path(name).suffix else published_weights(name)
         path = Path(name) if pulled is None else verify_weights(pulled, default_weights_folder())
         folder = output / path.stem
-        manifest = export_checkpoint(
-            path, folder, licence, matcher.confidence_thresholds, matcher.matchability_thresholds, pulled
-        )
+        manifest = export_checkpoint(path, folder, licence, tuning, chosen.matchability_thresholds, pulled)
         largest = max(graph.max_difference for graph in manifest.graphs.values())
         typer.echo(f"{folder}: {manifest.method}, {len(manifest.graphs)} graphs, within {largest:.1e} of the network")
         typer.echo(f"licence of the weights: {manifest.licence}")

@@ -14,15 +14,17 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML 
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-s", help="One parameter, e.g. extractor.max_keypoints=2048. Repeatable.")
 ]
+MatcherOption = Annotated[str | None, typer.Option("--matcher", "-m", help="The same as --set matcher.name=NAME.")]
 
 
-def configured(path: Path | None, settings: list[str] | None) -> FrontEndConfig:
+def configured(path: Path | None, settings: list[str] | None, matcher: str | None = None) -> FrontEndConfig:
     """The parameters of a file, with those of the command line in their place.
 
     Raises:
         ConfigError: the file or a value is wrong.
     """
-    return override(FrontEndConfig() if path is None else load_config(path), values_of(settings))
+    config = override(FrontEndConfig() if path is None else load_config(path), values_of(settings))
+    return config if matcher is None else override(config, {"matcher.name": matcher})
 
 
 def values_of(settings: list[str] | None) -> dict[str, str]:

@@ -37,7 +37,6 @@ def train(
 ) -> None:
     """Train a matcher on pairs made of your images, and export it. Needs torch; interrupted, it can be resumed."""
     try:
-        from feature_matcher_ros.evaluation.threshold_choice import Schedule
         from feature_matcher_ros.evaluation.training_curves import draw_training_curves
         from feature_matcher_ros.export.from_checkpoint import export_checkpoint
         from feature_matcher_ros.matchers.lightglue_graphs import threshold_entries
@@ -62,7 +61,7 @@ def train(
         return
     graphs = output / "graphs"
     manifest = export_checkpoint(trained.weights, graphs, _LICENCE)
-    found = Schedule((), ()) if config.is_dense else held_back_schedule(graphs, trained.held_back)
+    found = held_back_schedule(graphs, trained.held_back)
     chosen = threshold_entries(found.thresholds, found.matchability_thresholds)
     if chosen:
         write_manifest(graphs, replace(manifest, network={**manifest.network, **chosen}))

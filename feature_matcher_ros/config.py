@@ -117,7 +117,10 @@ class MatcherConfig:
         "full", "how efficient_loftr compares: by probabilities, or faster without", choices=("full", "optimized")
     )
     max_image_px: int = parameter(
-        640, "a method without extractor shrinks an image with a longer side than this", unit="px", minimum=32
+        0,
+        "a method without extractor shrinks an image with a longer side than this; 0 takes what suits the network",
+        unit="px",
+        minimum=0,
     )
     max_matches: int = parameter(
         2048, "a method without extractor gives no more matches than this, the best", minimum=1

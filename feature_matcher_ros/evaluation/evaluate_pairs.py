@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from feature_matcher_ros.config import FrontEndConfig, PoseConfig
-from feature_matcher_ros.datatypes import Float, Matches, StopReason
+from feature_matcher_ros.datatypes import Float, Image, Matches, StopReason
 from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.evaluation.low_texture import LowTexture, low_texture_matches
 from feature_matcher_ros.evaluation.metrics import epipolar_precision, pose_auc, pose_error
 from feature_matcher_ros.evaluation.opencv_estimator import estimate_relative_pose_opencv
 from feature_matcher_ros.evaluation.pair_sets import ImagePair, load_pairs
@@ -57,6 +58,7 @@ class PairOutcome:
     num_points: float  # of an image, mean of both; a matcher without extractor has none
     num_matches: int
     precision: dict[float, float] | None  # by threshold; None without matches or without a true baseline
+    low_texture: LowTexture | None  # by the smaller threshold; None without a true baseline
     extract_ms: float  # both images
     match_ms: float
     layers_run: int | None  # None where the matcher has no layers, likewise below
@@ -88,6 +90,7 @@ class PairSetEvaluation:
     num_pairs: int
     mean_num_matches: float
     precision: dict[float, float]  # mean over the pairs; where there is none it counts as 0
+    mean_low_texture: tuple[float, float] | None  # matches where texture is low, and correct ones; None: no baselines
     median_extract_ms: float
     median_match_ms: float
     p99_match_ms: float
@@ -129,6 +132,7 @@ def evaluate_pairs(
         num_pairs=len(outcomes),
         mean_num_matches=float(np.mean([outcome.num_matches for outcome in outcomes])),
         precision={threshold: _mean_precision(outcomes, threshold) for threshold in PRECISION_THRESHOLDS},
+        mean_low_texture=_mean_low_texture(outcomes),
         median_extract_ms=float(np.median([outcome.extract_ms for outcome in outcomes])),
         median_match_ms=float(np.median([outcome.match_ms for outcome in outcomes])),
         p99_match_ms=float(np.percentile([outcome.match_ms for outcome in outcomes], 99.0)),
@@ -156,11 +160,23 @@ def _column(evaluation: PairSetEvaluation, scores: EstimatorScores) -> dict[str,
         "matches, mean": f"{evaluation.mean_num_matches:.0f}",
         "inliers, mean": f"{scores.mean_num_inliers:.0f}",
         **precision,
+        **_low_texture_cells(evaluation),
         "extract two images, median": f"{evaluation.median_extract_ms:.0f} ms",
         "match, median": f"{evaluation.median_match_ms:.1f} ms",
         "match, 99 %": f"{evaluation.p99_match_ms:.1f} ms",
         **_layer_cells(evaluation),
         "pose, median": f"{scores.median_pose_ms:.1f} ms",
+    }
+
+
+def _low_texture_cells(evaluation: PairSetEvaluation) -> dict[str, str]:
+    if evaluation.mean_low_texture is None:
+        return {}
+    found, correct = evaluation.mean_low_texture
+    threshold = min(PRECISION_THRESHOLDS)
+    return {
+        "matches where texture is low, mean": f"{found:.1f}",
+        f"of these with epipolar error < {threshold:g}": f"{correct:.1f}",
     }
 
 
@@ -185,6 +201,7 @@ def _evaluate_pair(pair: ImagePair, matcher: Matcher, config: PoseConfig, estima
         num_points=(len(features0) + len(features1)) / 2.0,
         num_matches=len(matches),
         precision=_precision(pair, matches),
+        low_texture=_low_texture(pair, frame0.image, matches),
         extract_ms=1000.0 * (extracted - begun),
         match_ms=1000.0 * (matched - extracted),
         layers_run=matches.layers_run,
@@ -199,6 +216,10 @@ def _precision(pair: ImagePair, matches: Matches) -> dict[float, float] | None:
     points = (matches.points0, matches.points1, pair.camera0, pair.camera1, pair.cam1_from_cam0)
     shares = {threshold: epipolar_precision(*points, threshold) for threshold in PRECISION_THRESHOLDS}
     return {threshold: share for threshold, share in shares.items() if share is not None} or None
+
+
+def _low_texture(pair: ImagePair, image0: Image, matches: Matches) -> LowTexture | None:
+    return low_texture_matches(pair, image0, matches, min(PRECISION_THRESHOLDS)) if _translates(pair) else None
 
 
 def _estimate(pair: ImagePair, matches: Matches, config: PoseConfig, estimator: Estimator) -> EstimatorOutcome:
@@ -254,6 +275,11 @@ def _scores(outcomes: Sequence[EstimatorOutcome]) -> EstimatorScores:
 def _mean_layers(outcomes: Sequence[PairOutcome]) -> float | None:
     layers = [outcome.layers_run for outcome in outcomes if outcome.layers_run is not None]
     return float(np.mean(layers)) if layers else None
+
+
+def _mean_low_texture(outcomes: Sequence[PairOutcome]) -> tuple[float, float] | None:
+    counts = [(found.num_matches, found.num_correct) for outcome in outcomes if (found := outcome.low_texture)]
+    return (float(np.mean(counts, axis=0)[0]), float(np.mean(counts, axis=0)[1])) if counts else None
 
 
 def _mean_precision(outcomes: Sequence[PairOutcome], threshold: float) -> float:

@@ -1,21 +1,38 @@
-"""One pair of image files: match, estimate, draw."""
+"""One pair of image files: match, estimate, draw; by one matcher, or by two of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import poselib
+from numpy.typing import NDArray
 
-from feature_matcher_ros.config import FrontEndConfig, PoseConfig
+from feature_matcher_ros.config import FrontEndConfig, PoseConfig, override
 from feature_matcher_ros.datatypes import Camera, Image, Matches, PoseEstimate
 from feature_matcher_ros.drawing import draw_matches
 from feature_matcher_ros.errors import ImageError, OutputError
 from feature_matcher_ros.evaluation.calibration import load_calibration
+from feature_matcher_ros.evaluation.low_texture import low_texture_mask
+from feature_matcher_ros.extractors.selection import inside_mask
 from feature_matcher_ros.geometry import rotation_angle_deg
 from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.relative_pose import estimate_relative_pose
+
+_OUTLINE_COLOUR = (0, 220, 255)  # BGR
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Matched:
+    """What one matcher makes of two images."""
+
+    matcher: str
+    matches: Matches
+    inliers: NDArray[np.bool_]
+    caption: str
 
 
 def match_images(
@@ -32,20 +49,60 @@ def match_images(
         OutputError: the picture cannot be written.
     """
     pictures = [_read(path) for path in (image0, image1)]
+    found = _matched(pictures, config, calibration)
+    _write(output, draw_matches(pictures[0], pictures[1], found.matches, inliers=found.inliers, caption=found.caption))
+    return found.caption
+
+
+def compare_matchers(
+    image0: Path,
+    image1: Path,
+    output: Path,
+    config: FrontEndConfig,
+    other: str,
+    calibration: Path | None = None,
+) -> str:
+    """Match two image files by the matcher of the configuration and by another one, and draw one above the other.
+
+    What is drawn and counted are the matches where the first image shows little, which is outlined. The other matcher
+    takes the network that ships.
+
+    Raises:
+        ImageError, CalibrationError, OutputError: as ``match_images``.
+        ConfigError: there is no matcher of that name.
+    """
+    pictures = [_read(path) for path in (image0, image1)]
+    mask = low_texture_mask(pictures[0])
+    rows, captions = [], []
+    for part in (config, override(config, {"matcher.name": other, "matcher.graphs": ""})):
+        found = _matched(pictures, part, calibration)
+        lies_there = inside_mask(found.matches.points0, mask)
+        good = found.inliers & lies_there
+        captions.append(
+            f"{found.matcher}: {np.count_nonzero(good)} matches on epipolar lines where texture is low, "
+            f"{np.count_nonzero(found.inliers)} everywhere"
+        )
+        points0, points1, scores = found.matches.points0, found.matches.points1, found.matches.scores
+        there = Matches(points0[lies_there], points1[lies_there], scores[lies_there])
+        rows.append(draw_matches(pictures[0], pictures[1], there, inliers=good[lies_there], caption=captions[-1]))
+        outlines, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(rows[-1], outlines, -1, _OUTLINE_COLOUR, 1)
+    _write(output, np.vstack(rows))
+    return "\n".join(captions)
+
+
+def _matched(pictures: Sequence[Image], config: FrontEndConfig, calibration: Path | None) -> _Matched:
     matcher = create_matcher(config)
     features0, features1 = (matcher.extract(picture) for picture in pictures)
     matches = matcher.match(features0, features1)
     if calibration is None:
         inliers = _fundamental_inliers(matches, config.pose)
         caption = f"{len(matches)} matches, {np.count_nonzero(inliers)} on epipolar lines; no calibration, so no pose"
-    else:
-        camera = load_calibration(calibration).camera
-        _check_size(camera, pictures)
-        estimate = estimate_relative_pose(matches.points0, matches.points1, camera, camera, config.pose)
-        inliers, caption = estimate.inliers, _caption(matches, estimate)
-    picture = draw_matches(pictures[0], pictures[1], matches, inliers=inliers, caption=caption)
-    _write(output, picture)
-    return caption
+        return _Matched(matcher.name, matches, inliers, caption)
+    camera = load_calibration(calibration).camera
+    _check_size(camera, pictures)
+    estimate = estimate_relative_pose(matches.points0, matches.points1, camera, camera, config.pose)
+    return _Matched(matcher.name, matches, estimate.inliers, _caption(matches, estimate))
 
 
 def _caption(matches: Matches, estimate: PoseEstimate) -> str:
@@ -77,7 +134,7 @@ def _write(path: Path, picture: Image) -> None:
         raise OutputError(f"cannot write {path} ({error.strerror}): choose another --output.") from error
 
 
-def _check_size(camera: Camera, pictures: list[Image]) -> None:
+def _check_size(camera: Camera, pictures: Sequence[Image]) -> None:
     for picture in pictures:
         if picture.shape[:2] != (camera.height, camera.width):
             raise ImageError(

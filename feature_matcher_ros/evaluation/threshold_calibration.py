@@ -1,4 +1,4 @@
-"""Choose LightGlue's thresholds on one half of recorded pairs, and try them on the other."""
+"""Choose a network's thresholds on one half of recorded pairs, and try them on the other."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from feature_matcher_ros.config import FrontEndConfig
 from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.evaluation.adaptive_matchers import Adaptive, answer, num_layers, with_stops
 from feature_matcher_ros.evaluation.matchability_choice import choose_matchability
 from feature_matcher_ros.evaluation.threshold_choice import (
     DropTable,
@@ -21,17 +22,15 @@ from feature_matcher_ros.evaluation.threshold_choice import (
     choose_schedule,
     stop_table,
 )
-from feature_matcher_ros.evaluation.threshold_records import (
-    PairRecord,
-    PairSample,
-    agreement,
-    all_layers,
-    record_pair,
-)
-from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule, paper_thresholds
-from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules
+from feature_matcher_ros.evaluation.threshold_records import PairRecord, agreement, record_pair
+from feature_matcher_ros.evaluation.threshold_sample import PairSample
+from feature_matcher_ros.matchers.adaptive import PruneRule, paper_thresholds
+from feature_matcher_ros.matchers.detector_free import DetectorFree
+from feature_matcher_ros.matchers.lightglue import LightGlueRules
 
 CURVE = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)  # wanted agreements that show what they cost
+_Rules = tuple[float | None, tuple[float, ...], tuple[float, ...], float | None]  # as ``with_stops`` takes them
+
 _LOST_SHARES = (0.002, 0.01, 0.03)  # of the matches, for which dropping points is tried
 
 
@@ -93,6 +92,8 @@ class Calibration:
 
     source: Path
     config: FrontEndConfig
+    method: str
+    max_image_px: int | None  # of a matcher without extractor
     num_layers: int
     num_seen: int  # pairs that the source gave
     num_chosen_on: int
@@ -117,26 +118,20 @@ def calibrate(
     """
     wish, matcher = wish or Wish(), sample.matcher
     chosen_on, tried_on = sample.pairs[::2], sample.pairs[1::2]
-    share, num_layers = sample.config.matcher.depth_confidence, matcher.graphs.config.layers
+    share, layers = sample.config.matcher.depth_confidence, num_layers(matcher)
     tables = drop_tables(chosen_on, matcher, share, lambda done, _: on_progress(done, len(sample.pairs)))
     wanted = wish.agreement if wish.budget_ms is None else _wanted_within(tables[0].stops, wish.budget_ms)
-    levels = sorted({*CURVE, wanted})
-    schedules = {level: choose_schedule(chosen_on[0], tables, level, num_layers) for level in levels}
-    rules = {level: rules_of(schedule, share, matcher.rules.min_score) for level, schedule in schedules.items()}
-    paper = LightGlueRules(
-        thresholds=paper_thresholds(num_layers), matchability_thresholds=(), min_score=matcher.rules.min_score
-    )
-    trials = try_rules(
-        tried_on,
-        matcher,
-        [all_layers(matcher.rules), paper, *rules.values()],
-        lambda done, _: on_progress(len(chosen_on) + done, len(sample.pairs)),
-    )
-    curve = dict(zip(rules, trials[2:], strict=True))
+    schedules = {level: choose_schedule(chosen_on[0], tables, level, layers) for level in sorted({*CURVE, wanted})}
+    contenders = [with_stops(matcher), with_stops(matcher, *_of_paper(layers))]
+    contenders += [with_stops(matcher, *_of_schedule(schedule, share)) for schedule in schedules.values()]
+    trials = try_out(tried_on, contenders, lambda done, _: on_progress(len(chosen_on) + done, len(sample.pairs)))
+    curve = dict(zip(schedules, trials[2:], strict=True))
     return Calibration(
         source=sample.source,
         config=sample.config,
-        num_layers=num_layers,
+        method=matcher.name,
+        max_image_px=matcher.max_image_px if isinstance(matcher, DetectorFree) else None,
+        num_layers=layers,
         num_seen=sample.num_seen,
         num_chosen_on=len(chosen_on),
         num_tried_on=len(tried_on),
@@ -151,24 +146,15 @@ def calibrate(
     )
 
 
-def rules_of(schedule: Schedule, depth_confidence: float, min_score: float) -> LightGlueRules:
-    """A schedule as the matcher takes it."""
-    return LightGlueRules(
-        StopRule(depth_confidence),
-        PruneRule(),
-        thresholds=schedule.thresholds,
-        matchability_thresholds=schedule.matchability_thresholds,
-        min_score=min_score,
-    )
-
-
 def drop_tables(
     pairs: Sequence[PairRecord],
-    matcher: LightGlue,
+    matcher: Adaptive,
     depth_confidence: float,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[DropTable]:
-    """What stopping means with all points, and, of pairs matched anew, with ever fewer of them."""
+    """What stopping means with all points, and, of LightGlue's pairs matched anew, with ever fewer of them."""
+    if isinstance(matcher, DetectorFree):
+        return [DropTable((), stop_table(pairs, depth_confidence))]
     graphs, min_score = matcher.graphs, matcher.rules.min_score
     drops = choose_matchability(pairs, _LOST_SHARES, graphs.config.width)
     found: list[list[PairRecord]] = [[] for _ in drops]
@@ -181,23 +167,32 @@ def drop_tables(
     return [DropTable(thresholds, stop_table(records, depth_confidence)) for thresholds, records in chosen]
 
 
-def try_rules(
+def try_out(
     pairs: Sequence[PairRecord],
-    matcher: LightGlue,
-    rules: Sequence[LightGlueRules],
+    contenders: Sequence[Adaptive],
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Trial]:
-    """Match each pair by all of the rules, beginning with another one each time: what slows the machine slows all."""
-    contenders = [LightGlue(matcher, matcher.graphs, rule) for rule in rules]
-    attempts: list[list[_Attempt]] = [[] for _ in rules]
+    """Match each pair by all contenders, beginning with another one each time: what slows the machine slows all."""
+    attempts: list[list[_Attempt]] = [[] for _ in contenders]
     for contender in contenders:
-        contender.match(pairs[0].features0, pairs[0].features1)  # the first pass is slower
+        answer(contender, pairs[0].features0, pairs[0].features1)  # the first pass is slower
     for number, pair in enumerate(pairs, start=1):
         for place in range(len(contenders)):
             turn = (number + place) % len(contenders)
             attempts[turn].append(_try(contenders[turn], pair))
         on_progress(number, len(pairs))
     return [_trial(found) for found in attempts]
+
+
+def _of_paper(layers: int) -> _Rules:
+    """Those of LightGlue's authors."""
+    rules = LightGlueRules()
+    return rules.stop.depth_confidence, paper_thresholds(layers), (), rules.prune.width_confidence
+
+
+def _of_schedule(schedule: Schedule, depth_confidence: float) -> _Rules:
+    width_confidence = PruneRule().width_confidence  # thresholds of matchability take its place
+    return depth_confidence, schedule.thresholds, schedule.matchability_thresholds, width_confidence
 
 
 def _wanted_within(table: StopTable, budget_ms: float) -> float:
@@ -210,13 +205,11 @@ def _wanted_within(table: StopTable, budget_ms: float) -> float:
     return wanted
 
 
-def _try(matcher: LightGlue, pair: PairRecord) -> _Attempt:
+def _try(matcher: Adaptive, pair: PairRecord) -> _Attempt:
     begun = time.perf_counter()
-    matches = matcher.match(pair.features0, pair.features1)
-    match_ms = 1000.0 * (time.perf_counter() - begun)
-    assert matches.indices is not None and matches.points_per_stage is not None and matches.layers_run is not None
-    kept_share = matches.points_per_stage[-1].sum() / matches.points_per_stage[0].sum()
-    return _Attempt(agreement(matches.indices, pair.matches), matches.layers_run, kept_share, match_ms)
+    found = answer(matcher, pair.features0, pair.features1)
+    match_ms = 1000.0 * (time.perf_counter() - begun) + pair.following_ms
+    return _Attempt(agreement(found.indices, pair.matches), found.layers_run, found.kept_share, match_ms)
 
 
 def _trial(attempts: Sequence[_Attempt]) -> Trial:

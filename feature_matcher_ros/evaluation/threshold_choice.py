@@ -1,4 +1,4 @@
-"""Which confidence makes a LightGlue network stop, and how readily it drops points, for a wanted agreement.
+"""Which confidence makes a network stop, and how readily LightGlue drops points, for a wanted agreement.
 
 A network that stops early gives other matches than all its layers would. How much other is known of recorded
 pairs, after every stage. From the first stage to the last, that threshold is chosen which stops as many pairs as

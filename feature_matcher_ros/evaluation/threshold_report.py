@@ -13,7 +13,7 @@ from feature_matcher_ros.config import MatcherConfig
 from feature_matcher_ros.errors import OutputError
 from feature_matcher_ros.evaluation.plot_style import BLUE, MUTED, ORANGE, plot_style, write_plot
 from feature_matcher_ros.evaluation.threshold_calibration import Calibration, Trial
-from feature_matcher_ros.matchers.lightglue_graphs import METHOD
+from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
 from feature_matcher_ros.parameter_file import ROS_KEY
 from feature_matcher_ros.parameter_values import Value, yaml_line
 
@@ -85,13 +85,15 @@ def _column(trial: Trial, all_layers: Trial, num_layers: int) -> Mapping[str, st
 
 def _parameters(calibration: Calibration) -> dict[str, Value]:
     matcher = calibration.config.matcher
+    schedule: dict[str, Value] = {"confidence_thresholds": calibration.schedule.thresholds}
+    if calibration.method == LIGHTGLUE:
+        schedule["width_confidence"] = MatcherConfig().width_confidence
+        schedule["matchability_thresholds"] = calibration.schedule.matchability_thresholds
     return {
-        "name": METHOD,
+        "name": calibration.method,
         "graphs": matcher.graphs,
         "depth_confidence": matcher.depth_confidence,
-        "width_confidence": MatcherConfig().width_confidence,
-        "confidence_thresholds": calibration.schedule.thresholds,
-        "matchability_thresholds": calibration.schedule.matchability_thresholds,
+        **schedule,
     }
 
 
@@ -149,14 +151,17 @@ def _labels(
 def _remarks(calibration: Calibration) -> list[str]:
     """What a reader of the file should know."""
     trial, extractor = calibration.calibrated, calibration.config.extractor
+    inputs = f"{extractor.name} with at most {extractor.max_keypoints} points: calibrate anew for other points."
+    if calibration.max_image_px is not None:
+        inputs = f"images of at most {calibration.max_image_px} px: calibrate anew for others."
     return [
-        f"Thresholds of LightGlue, chosen by feature-matcher calibrate on {calibration.source.name!r}",
+        f"Thresholds of {calibration.method}, chosen by feature-matcher calibrate on {calibration.source.name!r}",
         f"for {_wish(calibration)} with what all {calibration.num_layers} layers would find.",
         f"Chosen on {calibration.num_chosen_on} pairs of images. On {calibration.num_tried_on} others they kept "
         f"{100 * trial.agreement:.1f} % and ran {trial.layers_run:.2f} layers;",
         f"the schedule of the paper kept {100 * calibration.paper.agreement:.1f} % and ran "
         f"{calibration.paper.layers_run:.2f}.",
-        f"For {extractor.name} with at most {extractor.max_keypoints} points: calibrate anew for other points.",
+        f"For {inputs}",
     ]
 
 

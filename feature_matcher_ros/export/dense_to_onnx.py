@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from feature_matcher_ros.errors import MatcherError, OutputError
 from feature_matcher_ros.export.graph_builder import OPSET
 from feature_matcher_ros.export.to_onnx import Origin
+from feature_matcher_ros.matchers.adaptive import require_fitting_thresholds
 from feature_matcher_ros.matchers.dense_graphs import (
     BACKBONE,
     FINE,
@@ -28,7 +29,7 @@ from feature_matcher_ros.matchers.dense_graphs import (
     dense_specs,
     round_name,
 )
-from feature_matcher_ros.models.dense_config import CELL_PX, DenseConfig
+from feature_matcher_ros.models.dense_config import CELL_PX, DenseConfig, DenseTuning
 from feature_matcher_ros.models.dense_stages import AnyDenseNetwork, BackboneStage, CoarseStage, FineStage, RoundStage
 from feature_matcher_ros.runtimes import open_runtime
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
@@ -50,14 +51,17 @@ def dense_by_torch(network: AnyDenseNetwork, is_optimized: bool = False, device:
     return DenseGraphs(network.config, opened[BACKBONE], rounds, coarse, is_optimized, opened[FINE])
 
 
-def export_dense(network: AnyDenseNetwork, origin: Origin, folder: Path) -> Manifest:
+def export_dense(network: AnyDenseNetwork, origin: Origin, folder: Path, tuning: DenseTuning | None = None) -> Manifest:
     """Write all graphs of a network and their manifest into a folder, which is made if it is not there.
 
     Raises:
-        MatcherError: a graph does not compute what the network computes.
+        MatcherError: the thresholds of ``tuning`` do not fit the network, or a graph computes something else.
         OutputError: the folder cannot be written.
     """
     config = network.config
+    tuning = tuning or DenseTuning()
+    if tuning.confidence_thresholds:
+        require_fitting_thresholds(tuning.confidence_thresholds, config.rounds if config.has_confidence else 0)
     specs, stages = dense_specs(config), _stages(network)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,8 +75,9 @@ def export_dense(network: AnyDenseNetwork, origin: Origin, folder: Path) -> Mani
         for name, spec in specs.items()
     }
     versions = {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
+    entry = asdict(config) | asdict(tuning)
     manifest = Manifest(
-        config.method, origin.weights, origin.licence, origin.source, "standard", asdict(config), entries, versions
+        config.method, origin.weights, origin.licence, origin.source, "standard", entry, entries, versions
     )
     write_manifest(folder, manifest)
     return manifest

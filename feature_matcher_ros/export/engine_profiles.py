@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from feature_matcher_ros.config import MatcherConfig
 from feature_matcher_ros.errors import ConfigError
-from feature_matcher_ros.models.dense_config import CELL_PX, DenseConfig
+from feature_matcher_ros.models.dense_config import CELL_PX, DenseConfig, DenseTuning
 from feature_matcher_ros.runtimes.engine_manifest import Profile
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec
 
@@ -54,12 +53,12 @@ def detection_ranges(budget: EngineBudget, multiple: int, pixels_per_feature: in
     return {"height": height, "width": width, "rows": rows, "columns": columns, "points": points}
 
 
-def dense_ranges(budget: EngineBudget, config: DenseConfig) -> Mapping[str, Range]:
+def dense_ranges(budget: EngineBudget, config: DenseConfig, tuning: DenseTuning) -> Mapping[str, Range]:
     """Of the graphs of a network that matches without points. Either side of either image may be the longer one.
 
     Where nothing matches, the graph that wants matches is not run.
     """
-    height, width = _image_ranges(budget.max_image_px or MatcherConfig().max_image_px, config.multiple)
+    height, width = _image_ranges(budget.max_image_px or tuning.max_image_px, config.multiple)
     ranges = {"height": height, "width": width, "matches": (1, budget.max_keypoints // 2, budget.max_keypoints)}
     for side in ("", "0", "1"):
         ranges |= {f"rows{side}": _divided(height, CELL_PX), f"columns{side}": _divided(width, CELL_PX)}

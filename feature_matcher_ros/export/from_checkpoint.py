@@ -10,6 +10,7 @@ from feature_matcher_ros.export.points_to_onnx import export_points
 from feature_matcher_ros.export.superglue_to_onnx import export_superglue
 from feature_matcher_ros.export.to_onnx import Origin, export_lightglue
 from feature_matcher_ros.models.checkpoint import read_checkpoint
+from feature_matcher_ros.models.dense_config import DenseTuning
 from feature_matcher_ros.models.efficient_loftr import efficient_loftr_from_checkpoint, is_efficient_loftr
 from feature_matcher_ros.models.lightglue import lightglue_from_checkpoint
 from feature_matcher_ros.models.loftr import is_loftr, loftr_from_checkpoint
@@ -25,15 +26,15 @@ def export_checkpoint(
     path: Path,
     folder: Path,
     licence: str | None = None,
-    confidence_thresholds: tuple[float, ...] = (),
+    tuning: DenseTuning | None = None,
     matchability_thresholds: tuple[float, ...] = (),
     pulled: PublishedWeights | None = None,
 ) -> Manifest:
     """Write the graphs of a network that matches or detects points, with their manifest, into a folder.
 
-    ``licence`` is that of weights which are none of the published ones; the thresholds are for a LightGlue network,
-    one for each layer, by default as in the paper; ``pulled`` is what the file was pulled as, which its content alone
-    does not tell where no checksum is known.
+    ``licence`` is that of weights which are none of the published ones; ``tuning`` is for a network that stops early or
+    that has no detector: LightGlue takes only its thresholds, one for each layer, and with them those of matchability;
+    ``pulled`` is what the file was pulled as, which its content alone does not tell where no checksum is known.
 
     Raises:
         WeightsError: the file is missing or damaged, its tensors are those of no known network, or it was published
@@ -47,9 +48,9 @@ def export_checkpoint(
     if name is not None:
         return export_points(point_network_from_checkpoint(name, tensors), origin, folder)
     if is_efficient_loftr(tensors):
-        return export_dense(efficient_loftr_from_checkpoint(tensors).merge(), origin, folder)
+        return export_dense(efficient_loftr_from_checkpoint(tensors).merge(), origin, folder, tuning)
     if is_loftr(tensors):
-        return export_dense(loftr_from_checkpoint(tensors), origin, folder)
+        return export_dense(loftr_from_checkpoint(tensors), origin, folder, tuning)
     if is_superglue(tensors):
         return export_superglue(superglue_from_checkpoint(tensors), origin, folder)
     model = lightglue_from_checkpoint(tensors)
@@ -57,7 +58,7 @@ def export_checkpoint(
         model,
         origin,
         folder,
-        confidence_thresholds=confidence_thresholds,
+        confidence_thresholds=tuning.confidence_thresholds if tuning else (),
         matchability_thresholds=matchability_thresholds,
     )
 

@@ -21,7 +21,7 @@ from feature_matcher_ros.export.to_tensorrt import (
     precisions_of,
 )
 from feature_matcher_ros.extractors import NETWORKS
-from feature_matcher_ros.matchers import chosen_method, lightglue_folder
+from feature_matcher_ros.matchers import chosen_method, lightglue_folder, network_folder
 from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
 from feature_matcher_ros.models.dense_config import DENSE_METHODS
 from feature_matcher_ros.runtimes.engine_cache import EngineCache
@@ -61,8 +61,8 @@ def _wanted(config: FrontEndConfig) -> Iterator[tuple[Path, EngineBudget]]:
     """Folders of graphs that TensorRT is to execute, and for how much."""
     matcher, extractor, method = config.matcher, config.extractor, chosen_method(config)
     if method in DENSE_METHODS:
-        if matcher.runtime == "tensorrt" and matcher.graphs:
-            yield Path(matcher.graphs), _budget(matcher.max_matches, matcher.max_image_px)
+        if matcher.runtime == "tensorrt":
+            yield network_folder(matcher), _budget(matcher.max_matches, matcher.max_image_px or None)
         return
     if extractor.name in NETWORKS and extractor.runtime == "tensorrt" and extractor.graphs:
         yield Path(extractor.graphs), _budget(extractor.max_keypoints)

@@ -32,7 +32,7 @@ from feature_matcher_ros.matchers.dense_graphs import BACKBONE, FINE, is_round_n
 from feature_matcher_ros.matchers.lightglue_graphs import METHOD as LIGHTGLUE
 from feature_matcher_ros.matchers.lightglue_graphs import is_stage_name
 from feature_matcher_ros.matchers.superglue_graphs import METHOD as SUPERGLUE
-from feature_matcher_ros.models.dense_config import DENSE_METHODS, config_from_manifest
+from feature_matcher_ros.models.dense_config import DENSE_METHODS, config_from_manifest, tuning_from_manifest
 from feature_matcher_ros.runtimes import open_runtime
 from feature_matcher_ros.runtimes.engine_cache import EngineCache
 from feature_matcher_ros.runtimes.engine_manifest import EngineManifest, EngineSource, Environment, Profile
@@ -248,7 +248,9 @@ def _ranges(folder: Path, manifest: Manifest, budget: EngineBudget) -> Mapping[s
     if manifest.method in MATCHES_POINTS:
         return matching_ranges(budget)
     if manifest.method in DENSE_METHODS:
-        return dense_ranges(budget, config_from_manifest(manifest.method, dict(manifest.network)))
+        return dense_ranges(
+            budget, config_from_manifest(manifest.method, manifest.network), tuning_from_manifest(manifest.network)
+        )
     multiple = int(manifest.network["multiple"])
     return detection_ranges(budget, multiple, _pixels_per_feature(folder, manifest))
 

@@ -85,23 +85,29 @@ def _method_of(graphs: Path) -> str:
 
 
 def _detector_free(config: MatcherConfig) -> DetectorFree:
-    graphs = open_dense(_given_graphs(config), config.coarse == OPTIMIZED, config.runtime, config.num_threads)
+    folder = network_folder(config)
+    graphs = open_dense(folder, config.coarse == OPTIMIZED, config.runtime, config.num_threads)
     if graphs.config.method != config.name:
         raise RuntimeLoadError(
-            f"{config.graphs} holds the graphs of '{graphs.config.method}', not of {config.name}: set matcher.name = "
+            f"{folder} holds the graphs of '{graphs.config.method}', not of {config.name}: set matcher.name = "
             f"{graphs.config.method}, or give another folder."
         )
     return DetectorFree(graphs, dense_rules(config))
 
 
-def _given_graphs(config: MatcherConfig) -> Path:
-    """The folder of a network of a method of which none ships."""
-    if not config.graphs:
+def network_folder(config: MatcherConfig) -> Path:
+    """Where the graphs of a method lie that is not made for the points of one extractor: as configured, or as shipped.
+
+    Raises:
+        ConfigError: none are given and none ship.
+    """
+    found = Path(config.graphs) if config.graphs else find_shipped_graphs(config.name)
+    if found is None:
         raise ConfigError(
             f"matcher.name = {config.name} needs a network and none ships: give matcher.graphs the folder of one that "
             "feature-matcher export wrote of its authors' weights."
         )
-    return Path(config.graphs)
+    return found
 
 
 def dense_rules(config: MatcherConfig) -> DenseRules:
@@ -111,7 +117,7 @@ def dense_rules(config: MatcherConfig) -> DenseRules:
         config.max_matches,
         config.max_image_px,
         StopRule(None if config.depth_confidence == 1.0 else config.depth_confidence),
-        config.confidence_thresholds or None,
+        config.confidence_thresholds,
     )
 
 
@@ -136,7 +142,7 @@ def _lightglue(extractor: Extractor, config: MatcherConfig) -> LightGlue:
 
 
 def _superglue(extractor: Extractor, config: MatcherConfig) -> SuperGlue:
-    graphs = open_superglue(_given_graphs(config), config.runtime, config.num_threads)
+    graphs = open_superglue(network_folder(config), config.runtime, config.num_threads)
     matcher = SuperGlue(extractor, graphs, config.min_score)
     matcher.extract(np.zeros((64, 64), np.uint8))  # no points, but descriptors of the kind that there will be
     return matcher

@@ -7,11 +7,17 @@ networks that have it, compares all cells with all cells, and ``fine`` finds the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from feature_matcher_ros.errors import RuntimeLoadError
-from feature_matcher_ros.models.dense_config import DENSE_METHODS, DenseConfig, config_from_manifest
+from feature_matcher_ros.models.dense_config import (
+    DENSE_METHODS,
+    DenseConfig,
+    DenseTuning,
+    config_from_manifest,
+    tuning_from_manifest,
+)
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
 from feature_matcher_ros.runtimes.manifest import Manifest, open_graph, read_manifest
 from feature_matcher_ros.runtimes.runtime import Runtime
@@ -31,6 +37,7 @@ class DenseGraphs:
     coarse: Runtime
     is_optimized: bool  # ``coarse`` gives bare similarities instead of logarithms of probabilities
     fine: Runtime
+    tuning: DenseTuning = field(default_factory=DenseTuning)
 
 
 def round_name(number: int) -> str:
@@ -64,7 +71,7 @@ def open_dense(folder: Path, is_optimized: bool = False, runtime: str = "auto", 
             network's bare similarities cannot be taken for scores.
     """
     manifest = read_manifest(folder)
-    config = _config_of(folder, manifest)
+    config, tuning = _network_of(folder, manifest)
     if is_optimized and not config.has_optimized:
         raise RuntimeLoadError(
             f"{folder} holds a network of {config.method}, which compares by probabilities alone: "
@@ -76,20 +83,19 @@ def open_dense(folder: Path, is_optimized: bool = False, runtime: str = "auto", 
         return open_graph(folder, manifest, name, specs[name], runtime, num_threads)
 
     rounds = tuple(opened(round_name(number)) for number in range(1, config.rounds + 1))
-    return DenseGraphs(
-        config, opened(BACKBONE), rounds, opened(OPTIMIZED if is_optimized else FULL), is_optimized, opened(FINE)
-    )
+    coarse = opened(OPTIMIZED if is_optimized else FULL)
+    return DenseGraphs(config, opened(BACKBONE), rounds, coarse, is_optimized, opened(FINE), tuning)
 
 
-def _config_of(folder: Path, manifest: Manifest) -> DenseConfig:
+def _network_of(folder: Path, manifest: Manifest) -> tuple[DenseConfig, DenseTuning]:
     if manifest.method not in DENSE_METHODS:
         raise RuntimeLoadError(
             f"{folder} holds the graphs of '{manifest.method}', not of {' or '.join(DENSE_METHODS)}: give another "
             "folder, written by feature-matcher export."
         )
     try:
-        return config_from_manifest(manifest.method, dict(manifest.network))
-    except TypeError as error:
+        return config_from_manifest(manifest.method, manifest.network), tuning_from_manifest(manifest.network)
+    except (TypeError, ValueError) as error:
         raise RuntimeLoadError(
             f"the manifest of {folder} does not describe a network ({error}): export the network again."
         ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -34,9 +34,9 @@ class DenseRules:
 
     min_score: float = 0.2
     max_matches: int = 2048  # the best ones
-    max_image_px: int = 640  # an image with a longer side is shrunk
+    max_image_px: int = 0  # an image with a longer side is shrunk; 0: than suits the network
     stop: StopRule = field(default_factory=StopRule)
-    thresholds: tuple[float, ...] | None = None  # confidence of a final cell, by round; None: as in LightGlue's paper
+    thresholds: tuple[float, ...] = ()  # confidence of a final cell, by round; none: those that come with the network
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +54,18 @@ class DenseFeatures(Features):
         return -(-self.content_size[1] // CELL_PX), -(-self.content_size[0] // CELL_PX)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CellMatches:
+    """Cells of a pair of images that match, before the points in them are sought."""
+
+    cell0: NDArray[np.int64]  # (M,), numbered row by row, in ascending order
+    cell1: NDArray[np.int64]  # (M,)
+    scores: NDArray[np.float32]  # (M,)
+    states: Mapping[str, Tensor]  # of both images, after the last round that was run
+    rounds_run: int
+    stop_reason: StopReason
+
+
 class DetectorFree:
     """Pairs cells of 8x8 pixels of both images, then finds the matching points in them."""
 
@@ -64,7 +76,9 @@ class DetectorFree:
             MatcherError: the number of thresholds is not that of the rounds.
         """
         self._graphs, self._rules = graphs, rules or DenseRules()
-        self._thresholds = self._rules.thresholds or paper_thresholds(graphs.config.rounds)
+        self._thresholds = (
+            self._rules.thresholds or graphs.tuning.confidence_thresholds or paper_thresholds(graphs.config.rounds)
+        )
         if len(self._thresholds) != graphs.config.rounds:
             raise MatcherError(
                 f"{len(self._thresholds)} confidence thresholds do not fit a network of {graphs.config.rounds} rounds: "
@@ -79,6 +93,15 @@ class DetectorFree:
     def graphs(self) -> DenseGraphs:
         return self._graphs
 
+    @property
+    def max_image_px(self) -> int:
+        """An image with a longer side is shrunk."""
+        return self._rules.max_image_px or self._graphs.tuning.max_image_px
+
+    @property
+    def rules(self) -> DenseRules:
+        return self._rules
+
     def extract(self, image: Image, mask: Image | None = None) -> DenseFeatures:
         """Features of an (H, W) grey or (H, W, 3) BGR image; no matches where the mask is 0.
 
@@ -90,7 +113,7 @@ class DetectorFree:
                 f"a mask of shape {mask.shape} cannot cover an image of {image.shape[1]}x{image.shape[0]} pixels: "
                 "give a mask (height, width) of the size of the image."
             )
-        grey = shrink_to_fit(to_grey(image), self._rules.max_image_px)
+        grey = shrink_to_fit(to_grey(image), self.max_image_px)
         pixels, cells = _padded(grey, self._graphs.config.multiple)
         tensors = self._graphs.backbone.run({"image": pixels, "cells": cells})
         if not np.isfinite(np.asarray(tensors["state"])).all():
@@ -123,20 +146,38 @@ class DetectorFree:
             nothing = _matches(pair, np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
             return replace(nothing, layers_run=0, stop_reason=StopReason.NOTHING_MATCHABLE)
         timer = StageTimer()
-        states, rounds, reason = self._attend(pair, timer)
-        with timer.stage("coarse"):
-            cell0, cell1, scores = self._coarse(pair, states)
+        cells = self.match_cells(*pair, timer)
         points = np.zeros((0, 4), np.float32)
-        if len(cell0):
+        if len(cells.cell0):
             with timer.stage("fine"):
-                points = self._fine(pair, states, cell0, cell1)
-        matches = _matches(pair, points, scores)
-        return replace(matches, layers_run=rounds, stop_reason=reason, stages_ms=timer.stages_ms)
+                points = self._fine(pair, cells)
+        return replace(
+            _matches(pair, points, cells.scores),
+            layers_run=cells.rounds_run,
+            stop_reason=cells.stop_reason,
+            stages_ms=timer.stages_ms,
+        )
 
-    def _attend(
-        self, pair: tuple[DenseFeatures, DenseFeatures], timer: StageTimer
-    ) -> tuple[dict[str, Tensor], int, StopReason]:
-        """Run round after round until the matches are final; returns the states, and the number of rounds."""
+    def match_cells(self, features0: DenseFeatures, features1: DenseFeatures, timer: StageTimer) -> CellMatches:
+        """Run round after round until the matches are final, then pair the cells."""
+        stop, reason = self._rules.stop, StopReason.LAST_LAYER
+        states: Mapping[str, Tensor] = {}
+        rounds_run = 0
+        for following, confidence in self.rounds(features0, features1, timer):
+            states, rounds_run = following, rounds_run + 1
+            threshold = self._thresholds[rounds_run - 1]
+            if confidence is not None and stop.is_satisfied(confidence, threshold, len(confidence)):
+                reason = StopReason.CONFIDENT
+                break
+        with timer.stage("coarse"):
+            found = self.compare((features0, features1), states)
+        return CellMatches(*found, states, rounds_run, reason)
+
+    def rounds(
+        self, features0: DenseFeatures, features1: DenseFeatures, timer: StageTimer
+    ) -> Iterator[tuple[Mapping[str, Tensor], NDArray[np.float32] | None]]:
+        """The states after each round, and how final the cells with content (N0 + N1,) are; None where nobody knows."""
+        pair = features0, features1
         given: dict[str, Tensor] = {f"state{side}": features.tensors["state"] for side, features in enumerate(pair)}
         given |= {f"cells{side}": features.cells for side, features in enumerate(pair)}
         has_content = np.concatenate([features.cells.ravel() for features in pair]) > 0
@@ -144,15 +185,13 @@ class DetectorFree:
             with timer.stage(f"round{number}"):
                 found = graph.run(given)
             given |= {name: found[FOLLOWING + name] for name in ("state0", "state1")}
-            if "confidence0" in found:
-                confidence = np.concatenate([np.ravel(np.asarray(found[f"confidence{side}"])) for side in (0, 1)])
-                threshold = self._thresholds[number - 1]
-                num_cells = int(np.count_nonzero(has_content))
-                if self._rules.stop.is_satisfied(confidence[has_content], threshold, num_cells):
-                    return given, number, StopReason.CONFIDENT
-        return given, len(self._graphs.rounds), StopReason.LAST_LAYER
+            if "confidence0" not in found:
+                yield dict(given), None
+                continue
+            confidence = np.concatenate([np.ravel(np.asarray(found[f"confidence{side}"])) for side in (0, 1)])
+            yield dict(given), confidence[has_content]
 
-    def _coarse(
+    def compare(
         self, pair: tuple[DenseFeatures, DenseFeatures], states: Mapping[str, Tensor]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """Numbers of the cells (M,) of mutually best pairs that score enough, and their scores (M,)."""
@@ -172,11 +211,10 @@ class DetectorFree:
     def _fine(
         self,
         pair: tuple[DenseFeatures, DenseFeatures],
-        states: Mapping[str, Tensor],
-        cell0: NDArray[np.int64],
-        cell1: NDArray[np.int64],
+        found_cells: CellMatches,
     ) -> NDArray[np.float32]:
         """Points (M, 4), x0, y0, x1, y1, of the images as the network saw them."""
+        states, cell0, cell1 = found_cells.states, found_cells.cell0, found_cells.cell1
         given = {"state0": states["state0"], "state1": states["state1"], "cell0": cell0, "cell1": cell1}
         for side, features in enumerate(pair):
             given |= {f"{name}_{side}": features.tensors[name] for name in self._graphs.config.maps}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 EFFICIENT_LOFTR, LOFTR = "efficient_loftr", "loftr"
@@ -94,13 +95,37 @@ _CONFIGS = {EFFICIENT_LOFTR: EfficientLoftrConfig, LOFTR: LoftrConfig}
 DENSE_METHODS = tuple(_CONFIGS)
 
 
-def config_from_manifest(method: str, network: dict[str, Any]) -> DenseConfig:
+@dataclass(frozen=True, slots=True)
+class DenseTuning:
+    """How a network is best used, which its manifest tells beside its shape."""
+
+    confidence_thresholds: tuple[float, ...] = ()  # of a final cell, by round; none: as in LightGlue's paper
+    max_image_px: int = 640  # an image with a longer side is shrunk
+
+
+_TUNING = tuple(field.name for field in fields(DenseTuning))
+
+
+def tuning_from_manifest(network: Mapping[str, Any]) -> DenseTuning:
+    """What a manifest says of it; what it leaves out keeps its default.
+
+    Raises:
+        TypeError, ValueError: the entries are no numbers.
+    """
+    default = DenseTuning()
+    thresholds, max_image_px = (network.get(name, getattr(default, name)) for name in _TUNING)
+    return DenseTuning(tuple(map(float, thresholds)), int(max_image_px))
+
+
+def config_from_manifest(method: str, network: Mapping[str, Any]) -> DenseConfig:
     """The configuration that a manifest holds, of one of ``DENSE_METHODS``.
 
     Raises:
         TypeError: the entries are not those of one.
     """
     entries: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in network.items()
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in network.items()
+        if name not in _TUNING
     }
     return _CONFIGS[method](**entries)

@@ -21,6 +21,7 @@ from feature_matcher_ros.evaluation.learned_benchmark import LearnedBenchmark, L
 from feature_matcher_ros.evaluation.learned_benchmark_plot import plot_learned_benchmark
 from feature_matcher_ros.evaluation.learned_contenders import MODES, LearnedSetting, require_same_matches
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, Stage
+from feature_matcher_ros.models.dense_config import DenseTuning
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 
 ROW = LearnedRow("onnx", "all layers", 512, 500.0, 4, 5.5, 40.0, 70.0, 1.5, None, 60.0, 0.5)
@@ -109,7 +110,7 @@ def test_torch_stops_and_drops_by_the_thresholds_of_the_graphs(
     from feature_matcher_ros.export.from_checkpoint import export_checkpoint
 
     monkeypatch.setattr(learned_contenders, "_problem_of", lambda graphs: "no compiler")
-    export_checkpoint(network[1], tmp_path, "MIT", (0.01, 0.01, 1.0), (0.0, 0.7, 0.0))
+    export_checkpoint(network[1], tmp_path, "MIT", DenseTuning((0.01, 0.01, 1.0)), (0.0, 0.7, 0.0))
     matchers, _ = learned_contenders.contenders(LearnedSetting(tmp_path, None, network[1]))
     rng = np.random.default_rng(0)
     points, sizes = rng.uniform(0.0, 64.0, (40, 2)).astype(np.float32), np.ones(40, np.float32)

@@ -17,6 +17,7 @@ from image_pairs_scene import SIZE, K, render, write_pairs
 from feature_matcher_ros.config import FrontEndConfig, load_config, override
 from feature_matcher_ros.datatypes import Features, Float
 from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.evaluation.adaptive_matchers import with_stops
 from feature_matcher_ros.evaluation.matchability_choice import choose_matchability
 from feature_matcher_ros.evaluation.threshold_calibration import Wish
 from feature_matcher_ros.evaluation.threshold_choice import (
@@ -32,14 +33,8 @@ from feature_matcher_ros.evaluation.threshold_choice import (
     stop_table,
     upper_means,
 )
-from feature_matcher_ros.evaluation.threshold_records import (
-    PairRecord,
-    PairRecorder,
-    StageRecord,
-    agreement,
-    all_layers,
-    record_pair,
-)
+from feature_matcher_ros.evaluation.threshold_records import PairRecord, StageRecord, agreement, record_pair
+from feature_matcher_ros.evaluation.threshold_sample import PairRecorder
 from feature_matcher_ros.geometry import pose_from, rotation_from_vector
 from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule
@@ -336,7 +331,7 @@ def test_what_is_recorded_is_what_the_matcher_does(graphs: Path) -> None:
     assert isinstance(matcher, LightGlue)
     features0, features1 = (matcher.extract(render(motion(number))) for number in (0, 6))
     record, matches = record_pair(features0, features1, matcher.graphs, matcher.rules.min_score)
-    full = LightGlue(matcher, matcher.graphs, all_layers(matcher.rules)).match(features0, features1)
+    full = with_stops(matcher).match(features0, features1)
     assert full.indices is not None and len(full) > 10
     np.testing.assert_array_equal(full.indices, record.matches)
     np.testing.assert_array_equal(full.points1, matches.points1)
@@ -345,8 +340,7 @@ def test_what_is_recorded_is_what_the_matcher_does(graphs: Path) -> None:
         for step, layers_run in ((stop := largest_stop_step(stage.confidence, 0.95), number + 1), (stop + 1, 3)):
             thresholds = [1.0] * 3
             thresholds[number] = step / SCALE
-            rules = replace(all_layers(matcher.rules), stop=StopRule(0.95), thresholds=tuple(thresholds))
-            found = LightGlue(matcher, matcher.graphs, rules).match(features0, features1)
+            found = with_stops(matcher, 0.95, tuple(thresholds)).match(features0, features1)
             assert found.layers_run == layers_run and found.indices is not None
             assert agreement(found.indices, full.indices) == (stage.agreement if layers_run < 3 else 1.0)
     assert record.stages[0].agreement < 1.0
@@ -362,8 +356,7 @@ def test_what_is_recorded_of_fewer_points_is_what_the_matcher_does() -> None:
     graphs, min_score, drops = matcher.graphs, matcher.rules.min_score, (0.5, 0.0, 0.3)
     record, _ = record_pair(*given, graphs, min_score)
     thinned, _ = record_pair(*given, graphs, min_score, drops, wanted=record.matches)
-    rules = replace(all_layers(matcher.rules), prune=PruneRule(), matchability_thresholds=(*drops, 0.0, 0.0, 0.0))
-    fewer = LightGlue(matcher, graphs, rules).match(*given)
+    fewer = with_stops(matcher, None, (), (*drops, 0.0, 0.0, 0.0), PruneRule().width_confidence).match(*given)
     assert fewer.points_per_stage is not None and fewer.indices is not None
     num_points = fewer.points_per_stage.sum(axis=1).tolist()
     assert num_points[:5] == [len(stage.confidence) for stage in thinned.stages[:-1]]

@@ -32,7 +32,7 @@ from feature_matcher_ros.matchers import create_matcher  # noqa: E402
 from feature_matcher_ros.matchers.adaptive import StopRule  # noqa: E402
 from feature_matcher_ros.matchers.dense_graphs import open_dense  # noqa: E402
 from feature_matcher_ros.matchers.detector_free import DenseRules, DetectorFree  # noqa: E402
-from feature_matcher_ros.models.dense_config import EfficientLoftrConfig, LoftrConfig  # noqa: E402
+from feature_matcher_ros.models.dense_config import DenseTuning, EfficientLoftrConfig, LoftrConfig  # noqa: E402
 from feature_matcher_ros.runtimes.engine_cache import EngineCache  # noqa: E402
 from feature_matcher_ros.runtimes.manifest import read_manifest  # noqa: E402
 
@@ -56,13 +56,13 @@ def texture(width: int, height: int, seed: int = 0) -> np.ndarray:
 
 
 def test_profiles_cover_images_lying_and_standing_up_to_the_budget() -> None:
-    ranges = dense_ranges(EngineBudget(1000, 700), EfficientLoftrConfig())
+    ranges = dense_ranges(EngineBudget(1000, 700), EfficientLoftrConfig(), DenseTuning())
     assert ranges["height"] == (32, 480, 704) and ranges["width"] == (32, 640, 704)
     assert ranges["rows0"] == ranges["rows"] == (4, 60, 88) and ranges["columns1"] == (4, 80, 88)
     assert ranges["map2_rows_0"] == (16, 240, 352) and ranges["map4_columns_1"] == (8, 160, 176)
     assert ranges["matches"] == (1, 500, 1000)
-    default = dense_ranges(EngineBudget(), LoftrConfig())
-    assert default["width"] == (8, 640, 640), "as matcher.max_image_px is by default"
+    default = dense_ranges(EngineBudget(), LoftrConfig(), DenseTuning())
+    assert default["width"] == (8, 640, 640), "as suits the network"
     assert "map4_rows_0" not in default
 
 

@@ -172,7 +172,10 @@ def test_wrong_input_is_explained(graphs: DenseGraphs) -> None:
 
 
 @pytest.mark.parametrize("method", DENSE_METHODS)
-def test_from_a_checkpoint_to_a_configured_matcher(method: str, tmp_path: Path) -> None:
+def test_from_a_checkpoint_to_a_configured_matcher(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feature_matcher_ros.runtimes.shipped_graphs.__file__", str(tmp_path / "a/b/c.py"))  # none ship
     network = untrained() if method == "efficient_loftr" else untrained_loftr()
     weights = tmp_path / "tiny.pth"
     torch.save({"state_dict": {f"matcher.{name}": t for name, t in network.state_dict().items()}}, weights)

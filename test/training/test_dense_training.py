@@ -29,6 +29,7 @@ from feature_matcher_ros.training.dense_loss import (  # noqa: E402
 )
 from feature_matcher_ros.training.dense_views import DenseView  # noqa: E402
 from feature_matcher_ros.training.ground_truth import IGNORED, UNMATCHABLE  # noqa: E402
+from feature_matcher_ros.training.held_back_schedule import held_back_schedule  # noqa: E402
 from feature_matcher_ros.training.match_counts import MatchCounts  # noqa: E402
 from feature_matcher_ros.training.photographs import procedural_photograph  # noqa: E402
 from feature_matcher_ros.training.progress import TrainingProgress  # noqa: E402
@@ -106,6 +107,8 @@ def test_it_learns_and_its_weights_can_be_loaded(scenes: list[list[DenseView]], 
     network = efficient_loftr_from_checkpoint(read_checkpoint(trained.weights))
     assert network.config == NETWORK
     assert finds_shifted_points(trained.weights, tmp_path / "graphs")
+    thresholds = held_back_schedule(tmp_path / "graphs", trained.held_back).thresholds
+    assert 0.0 < thresholds[0] < 1.0 and thresholds[1] == 1.0
     again = Trainer(config, scenes, tmp_path / "again", OPTIONS, initial=network)
     assert again.validate()[-1].recall == pytest.approx(after.recall, abs=0.02)
 
