@@ -9,7 +9,7 @@ import pytest
 
 from feature_matcher_ros.config import override
 from feature_matcher_ros.datatypes import Frame, Status
-from feature_matcher_ros.errors import MatcherError, OutputError, SourceError
+from feature_matcher_ros.errors import ConfigError, MatcherError, OutputError, SourceError
 from feature_matcher_ros.evaluation.bag_topics import COMPRESSED_IMAGE, IMAGE
 from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.matchers import create_matcher, follow_config
@@ -43,6 +43,16 @@ def test_parameters_that_need_another_network_or_subscription_are_told_from_the_
     assert fixed_changes(before, override(before, SAFE)) == []
     assert set(fixed_changes(before, override(before, SAFE | FIXED))) == set(FIXED)
     assert {path for path in SAFE | FIXED if is_run_time_safe(path)} == set(SAFE)
+
+
+def test_parameters_that_cannot_work_are_refused() -> None:
+    moving = {"node.base_frame_id": "base_link", "node.publish_tf": True}
+    override(LiveConfig(), moving)
+    with pytest.raises(ConfigError, match="several cameras, and each would publish another parent of 'base_link'"):
+        override(LiveConfig(), moving | {"node.namespaces": "left, right"})
+    for name in ("stereo", "depth"):
+        with pytest.raises(ConfigError, match="out of range: give a value of 0 to 10000"):
+            override(LiveConfig(), {f"node.{name}_max_skew_ms": ".inf"})
 
 
 def test_what_is_followed_at_run_time_is_what_a_new_front_end_would_do(frames: list[Frame]) -> None:
