@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
 from feature_matcher_ros.datatypes import Frame, FrontEndResult
@@ -24,25 +23,17 @@ _LOG = logging.getLogger(__name__)
 
 
 class LiveCamera:
-    """Receives, processes and publishes one camera; all but ``process_next`` may be called from any thread.
+    """Receives, processes and publishes one camera; all but ``process`` may be called from any thread."""
 
-    Raises:
-        ConfigError: a topic's name is none.
-        CalibrationError: the calibration file cannot be used.
-        ImageError: the mask cannot be read.
-    """
-
-    def __init__(
-        self, graph: Graph, config: NodeConfig, namespace: str, front_end: FrontEnd, changed: threading.Condition
-    ) -> None:
-        self.namespace = namespace
-        self.input = CameraInput(graph, config, namespace, changed)
-        self.outputs = Outputs(graph, config, namespace)
+    def __init__(self, graph: Graph, config: NodeConfig, source: CameraInput, front_end: FrontEnd) -> None:
+        self.namespace = source.namespace
+        self.input = source
+        self.outputs = Outputs(graph, config, source.namespace)
         self.statistics = FrameStatistics()
         self.has_other_clock = False  # whether stamps and the node's clock do not belong together
         self.front_end = front_end
         self._graph, self._config = graph, config
-        self._builder = FrameBuilder(config, self.input.rig, self.input.second)
+        self._builder = FrameBuilder(config, source.rig, source.second)
         self._size: tuple[int, ...] | None = None
         self._is_reset_due = False
         self._said: set[str] = set()

@@ -36,6 +36,7 @@ from feature_matcher_ros.datatypes import Camera, Frame, TrackingState
 from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.node_config import NodeConfig
+from feature_matcher_ros.ros.camera_input import CameraInput
 from feature_matcher_ros.ros.conversions import image_message
 from feature_matcher_ros.ros.dds_graph import DdsGraph
 from feature_matcher_ros.ros.doctor import examine_graph
@@ -345,7 +346,7 @@ def test_a_frame_that_breaks_the_front_end_is_counted_and_the_next_begins_anew(f
     config, changed = NodeConfig(max_frame_age_ms=0.0), threading.Condition()
     always = override(FrontEndConfig(), {"keyframes.match_every_frame": True})
     with DdsGraph(NodeName("node")) as graph:
-        camera = LivePipeline(graph, config, "", FrontEnd(always, _Stumbling()), changed)
+        camera = LivePipeline(graph, config, CameraInput(graph, config, "", changed), FrontEnd(always, _Stumbling()))
         camera.input.rig.hear_info(Role.IMAGE, info_message(graph.make, frames[0].camera))
         for frame in frames[:4]:
             camera.input.ledger.receive()
