@@ -190,6 +190,8 @@ class Server:
             _LOG.exception("the node could not look after itself")
 
     def _publish_diagnostics(self) -> None:
+        for watched in self._watched:
+            watched.follow()
         if self._diagnostics is not None and self._diagnostics.has_subscribers():
             self._diagnostics.publish(diagnostics_array(self._graph, self._watched))
 
