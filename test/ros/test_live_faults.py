@@ -307,6 +307,28 @@ def test_a_signal_in_the_middle_of_a_frame_ends_the_node_at_once(adapter: str) -
     assert code == 0 and seconds < 2.0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_node_that_is_being_configured(number: int) -> None:
+    """Where engines are built that takes minutes."""
+    script = """
+import sys, time
+from feature_matcher_ros.cli import main
+from feature_matcher_ros.ros import server
+server.create_matcher = lambda config: (print("building", flush=True), time.sleep(60))
+sys.argv = ["feature-matcher", "live"]
+main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "building\n"
+        process.send_signal(number)
+        process.send_signal(number)  # twice, as ros2 launch does
+        assert process.wait(PATIENCE_S / 2) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_a_callback_that_raises_is_survived(adapter: str, frames: list[Frame]) -> None:
     heard: list[int] = []
