@@ -49,10 +49,10 @@ class NodeConfig:
         maximum=270,
     )
     stereo_max_skew_ms: float = parameter(
-        5.0, "a left and a right image further apart in time are no pair", unit="ms", minimum=0.0
+        5.0, "a left and a right image further apart in time are no pair", unit="ms", minimum=0.0, maximum=10_000.0
     )
     depth_max_skew_ms: float = parameter(
-        17.0, "an image and a depth map further apart in time are no pair", unit="ms", minimum=0.0
+        17.0, "an image and a depth map further apart in time are no pair", unit="ms", minimum=0.0, maximum=10_000.0
     )
     max_frame_age_ms: float = parameter(
         500.0,
@@ -84,6 +84,11 @@ class NodeConfig:
     def __post_init__(self) -> None:
         if self.mount_rotation_deg % 90:
             raise ConfigError(f"node.mount_rotation_deg = {self.mount_rotation_deg} is not 0, 90, 180 or 270.")
+        if "," in self.namespaces and self.base_frame_id and self.publish_tf:
+            raise ConfigError(
+                f"node.namespaces = '{self.namespaces}' are several cameras, and each would publish another parent of "
+                f"'{self.base_frame_id}' on /tf: set node.publish_tf to false, or leave node.base_frame_id empty."
+            )
 
 
 @dataclass(frozen=True, slots=True)

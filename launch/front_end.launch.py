@@ -1,12 +1,15 @@
 """The front-end on live cameras, with RViz if asked for; `ros2 launch feature_matcher_ros front_end.launch.py -s`."""
 
 import shlex
+from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 
-from feature_matcher_ros.errors import FeatureMatcherError
+from feature_matcher_ros.errors import FeatureMatcherError, SourceError
+from feature_matcher_ros.node_config import load_live_config
+from feature_matcher_ros.ros.launch_parameters import AUTO, IN_FILE, launch_parameters
 from feature_matcher_ros.ros.rclpy_launch import (
     CONFIG,
     EVERY_FRAME,
@@ -18,27 +21,30 @@ from feature_matcher_ros.ros.rclpy_launch import (
     given_values,
     refuse,
     switch,
+    switch_in_file,
 )
 from feature_matcher_ros.ros.rclpy_search import find_topics
 
-AUTO = "auto"
 # Topics that the RViz configuration shows, by their names below the node.
 SHOWN = ("odometry", "path", "markers", "matches_image", "correspondences")
+SENSORS = ["mono", "stereo", "rgbd"]
+TRANSPORTS = [IN_FILE, "raw", "compressed"]
 
 ARGUMENTS = [
-    choice("sensor", "What the camera gives.", ["mono", "stereo", "rgbd"]),
+    choice("sensor", "What the camera gives; config takes what the parameter file says.", [IN_FILE, *SENSORS]),
     DeclareLaunchArgument(
         "image",
         default_value=AUTO,
-        description="Topic of the images, of the left camera with stereo; auto takes the only camera there is.",
+        description="Topic of the images, of the left camera with stereo; auto takes what the parameter file "
+        "names, or else the only camera there is.",
     ),
     DeclareLaunchArgument(
         "second",
         default_value=AUTO,
         description="Topic of the right images with stereo, of depth with rgbd; auto finds it together with image.",
     ),
-    choice("transport", "What to listen to where topics are named; auto finds out by itself.", ["raw", "compressed"]),
-    choice("depth_transport", "Likewise for depth; compressed is compressedDepth.", ["raw", "compressed"]),
+    choice("transport", "What to listen to where topics are named; auto finds out by itself.", TRANSPORTS),
+    choice("depth_transport", "Likewise for depth; compressed is compressedDepth.", TRANSPORTS),
     DeclareLaunchArgument(
         "search_timeout_s", default_value="10.0", description="How long auto waits for a camera, in seconds."
     ),
@@ -52,10 +58,8 @@ ARGUMENTS = [
         "remaps", default_value="", description="Further remapping rules, FROM:=TO, separated by spaces."
     ),
     EVERY_FRAME,
-    switch("use_sim_time", "Follow /clock, of a simulation or of a bag that is played."),
-    switch(
-        "autostart", "Configure and activate the node at once; false leaves that to a lifecycle manager.", is_on=True
-    ),
+    switch_in_file("use_sim_time", "Follow /clock, of a simulation or of a bag that is played."),
+    switch_in_file("autostart", "Configure and activate the node at once; false leaves that to a lifecycle manager."),
     switch("rviz", "Open RViz with what the node publishes."),
     LOG_LEVEL,
 ]
@@ -68,48 +72,29 @@ def generate_launch_description() -> LaunchDescription:
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = given_values(context, ARGUMENTS)
     try:
-        topics = _topics(given)
-    except FeatureMatcherError as error:
+        in_file = load_live_config(Path(given["config"]), given["name"])
+        parameters = launch_parameters(
+            given, in_file, lambda sensor: find_topics(sensor, float(given["search_timeout_s"]))
+        )
+    except SourceError as error:
         sentence = f"the camera cannot be chosen: {error} (image:=TOPIC, second:=TOPIC)"
         return refuse(sentence, "there is not exactly one camera")
+    except FeatureMatcherError as error:
+        return refuse(str(error), "the parameters cannot be read")
     node = Node(
         package=PACKAGE,
         executable="front_end_node",
         name=given["name"],
         namespace=given["namespace"],
         output="screen",
-        parameters=[given["config"], _parameters(given) | topics],
+        parameters=[given["config"], *([parameters] if parameters else [])],
         remappings=[tuple(rule.split(":=", 1)) for rule in shlex.split(given["remaps"])],
         ros_arguments=["--log-level", given["log_level"]],
     )
-    return [node, *_rviz(given)]
+    return [node, *_rviz(given, use_sim_time=parameters.get("use_sim_time", in_file.get("use_sim_time", False)))]
 
 
-def _topics(given: dict[str, str]) -> dict[str, str]:
-    """The parameters that name the topics of the camera."""
-    sensor = given["sensor"]
-    if given["image"] == AUTO:
-        return find_topics(sensor, float(given["search_timeout_s"])).parameters(sensor)
-    named = {"node.image_topic": given["image"], "node.image_transport": given["transport"]}
-    second = {"stereo": "node.right_image_topic", "rgbd": "node.depth_topic"}.get(sensor)
-    if second is not None and given["second"] != AUTO:
-        named[second] = given["second"]
-    if sensor == "rgbd":
-        named["node.depth_transport"] = given["depth_transport"]
-    return named
-
-
-def _parameters(given: dict[str, str]) -> dict[str, object]:
-    parameters: dict[str, object] = {
-        "node.modality": given["sensor"],
-        "node.process_every_frame": given["process_every_frame"] == "true",
-        "use_sim_time": given["use_sim_time"] == "true",
-        "autostart": given["autostart"] == "true",
-    }
-    return parameters | ({"node.calibration": given["calibration"]} if given["calibration"] else {})
-
-
-def _rviz(given: dict[str, str]) -> list[LaunchDescriptionEntity]:
+def _rviz(given: dict[str, str], *, use_sim_time: bool) -> list[LaunchDescriptionEntity]:
     if given["rviz"] != "true":
         return []
     prefix = "/".join(filter(None, ("", given["namespace"].strip("/"), given["name"])))
@@ -119,6 +104,6 @@ def _rviz(given: dict[str, str]) -> list[LaunchDescriptionEntity]:
             executable="rviz2",
             arguments=["-d", str(SHARE / "config" / "front_end.rviz")],
             remappings=[(f"/feature_matcher/{topic}", f"{prefix}/{topic}") for topic in SHOWN],
-            parameters=[{"use_sim_time": given["use_sim_time"] == "true"}],
+            parameters=[{"use_sim_time": use_sim_time}],
         )
     ]

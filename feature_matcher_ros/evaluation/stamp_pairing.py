@@ -11,7 +11,7 @@ First = TypeVar("First")
 Second = TypeVar("Second")
 
 _MAX_WAITING = 16  # items of the first stream that wait for a partner; more lag than this is not waited for
-_MAX_KEPT = 32  # items of the second stream that are kept
+MAX_KEPT = 32  # items of the second stream that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class StampPairer(Generic[First, Second]):
     def __init__(self, tolerance_ns: int) -> None:
         self._tolerance_ns = tolerance_ns
         self._waiting: deque[tuple[int, First]] = deque()
-        self._seconds: deque[tuple[int, Second]] = deque(maxlen=_MAX_KEPT)
+        self._seconds: deque[tuple[int, Second]] = deque(maxlen=MAX_KEPT)
         self._newest_ns: int | None = None  # of the second stream
         self._last_ns: int | None = None  # of the first stream
 

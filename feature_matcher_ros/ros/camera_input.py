@@ -31,15 +31,18 @@ class CameraInput:
     """Receives the messages of one camera; callbacks hand over, and never raise.
 
     Raises:
+        ConfigError: a topic's name is none.
         CalibrationError: the calibration file cannot be used.
+        ImageError: the mask cannot be read.
     """
 
     def __init__(self, graph: Graph, config: NodeConfig, namespace: str, changed: threading.Condition) -> None:
         self._graph, self._config, self._changed = graph, config, changed
-        self._namespace = namespace
+        self.namespace = namespace
         self.second = second_role(config)
         self.wanted = input_topics(config, namespace, graph)
-        self.rig = LiveRig(self.second, image_topics(config, namespace, graph), config.calibration)
+        self.rig = LiveRig(self.second, image_topics(config, namespace, graph), config.calibration, config.mask)
+        self._mask_topic = graph.expand(below(namespace, config.mask_topic)) if config.mask_topic else ""
         self.ledger = FrameLedger()
         self.num_time_jumps = 0
         self.num_errors = 0  # exceptions in callbacks
@@ -62,10 +65,9 @@ class CameraInput:
         if self.second is not None:
             self._synchronizer = Synchronizer(round(skew_ms * 1e6), is_prompt=not self._config.process_every_frame)
             self._listen_to("/tf_static", "tf2_msgs/msg/TFMessage", LATCHED, self.rig.hear_transforms)
-        if self._config.mask_topic:
-            topic = below(self._namespace, self._config.mask_topic)
+        if self._mask_topic:
             for qos in (LATCHED, SENSOR_DATA):  # the first hears what was latched, the second who latches nothing
-                self._listen_to(topic, IMAGE, qos, self._on_mask)
+                self._listen_to(self._mask_topic, IMAGE, qos, self._on_mask)
         for wanted in self.wanted:
             self._subscriptions[wanted] = self._subscribe(wanted, self._qos(wanted))
 
@@ -85,7 +87,7 @@ class CameraInput:
 
     def take(self) -> Bundle | None:
         """The next frame, as soon as the cameras are known; call it with ``changed`` held."""
-        if len(self._mailbox) == 0 or self.rig.missing_infos() or self._awaits_depth_info():
+        if len(self._mailbox) == 0 or self.rig.missing_infos() or self.awaits_depth_info():
             return None
         return self._mailbox.take()
 
@@ -95,6 +97,13 @@ class CameraInput:
 
     def subscriptions(self) -> dict[InputTopic, Subscription]:
         return dict(self._subscriptions)
+
+    def awaits_depth_info(self) -> bool:
+        """Depth may have no CameraInfo; where somebody publishes one it is waited for."""
+        if self.second is not Role.DEPTH or self._config.calibration or self.rig.has_info(Role.DEPTH):
+            return False
+        of_depth = [subscription for wanted, subscription in self.subscriptions().items() if wanted.is_optional]
+        return any(subscription.num_publishers() for subscription in of_depth)
 
     def num_lost(self) -> int:
         """Count the messages that the middleware lost."""
@@ -210,10 +219,3 @@ class CameraInput:
             self.num_time_jumps += 1
         self._last_stamp_ns = stamp_ns
         return True
-
-    def _awaits_depth_info(self) -> bool:
-        """Depth may have no CameraInfo; where somebody publishes one it is waited for."""
-        if self.second is not Role.DEPTH or self._config.calibration or self.rig.has_info(Role.DEPTH):
-            return False
-        of_depth = [subscription for wanted, subscription in self.subscriptions().items() if wanted.is_optional]
-        return any(subscription.num_publishers() for subscription in of_depth)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_matcher_ros.datatypes import DepthView, Frame, Image, StereoView
+from feature_matcher_ros.datatypes import DepthView, Frame, StereoView
 from feature_matcher_ros.errors import ImageError
 from feature_matcher_ros.node_config import NodeConfig
 from feature_matcher_ros.ros.depth_decoder import decode_compressed_depth, decode_depth
@@ -19,18 +17,12 @@ from feature_matcher_ros.ros.synchronizer import Bundle
 
 
 class FrameBuilder:
-    """Decodes the messages of a camera and adds what is known of it.
-
-    Raises:
-        ImageError: the mask cannot be read.
-    """
+    """Decodes the messages of a camera and adds what is known of it."""
 
     def __init__(self, config: NodeConfig, rig: LiveRig, second: Role | None) -> None:
         self._rig, self._second = rig, second
         self._decode_image = decode_image if config.image_transport == "raw" else decode_compressed_image
         self._decode_depth = decode_depth if config.depth_transport == "raw" else decode_compressed_depth
-        if config.mask:
-            rig.mask = read_mask(Path(config.mask))
 
     def build(self, bundle: Bundle) -> Frame:
         """Make the frame of an image and its partner.
@@ -72,16 +64,3 @@ class FrameBuilder:
             return int(message.width), int(message.height)
         depth: NDArray[np.float32] = self._decode_depth(message, 1.0)
         return depth.shape[1], depth.shape[0]
-
-
-def read_mask(path: Path) -> Image:
-    """Read a mask (H, W) from an image file.
-
-    Raises:
-        ImageError: it cannot be read.
-    """
-    data = np.frombuffer(path.read_bytes(), np.uint8) if path.is_file() else np.zeros(0, np.uint8)
-    mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
-    if mask is None:
-        raise ImageError(f"cannot read the mask {path}: give a PNG or other image file, black where nothing is sought.")
-    return np.asarray(mask, np.uint8)

@@ -53,14 +53,14 @@ class FrameStatistics:
 
     def add(self, record: FrameRecord) -> None:
         with self._lock:
+            self._forget_before(record.finished_s - _WINDOW_S)
             self._records.append(record)
             self._newest = record
 
     def summary(self) -> FrameSummary:
         now_s = time.monotonic()
         with self._lock:
-            while self._records and self._records[0].finished_s < now_s - _WINDOW_S:
-                self._records.popleft()
+            self._forget_before(now_s - _WINDOW_S)
             records, newest = list(self._records), self._newest
         return FrameSummary(
             rate_hz=_rate_hz(records, now_s),
@@ -73,6 +73,10 @@ class FrameStatistics:
             state=None if newest is None else newest.result.state,
             silent_s=None if newest is None else now_s - newest.finished_s,
         )
+
+    def _forget_before(self, begin_s: float) -> None:
+        while self._records and self._records[0].finished_s < begin_s:
+            self._records.popleft()
 
 
 class RateMeter:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 
 from feature_matcher_ros.datatypes import Frame, FrontEndResult
-from feature_matcher_ros.errors import CalibrationError, FeatureMatcherError, ImageError
+from feature_matcher_ros.errors import CalibrationError, FeatureMatcherError, FrameError, ImageError
 from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.node_config import NodeConfig
 from feature_matcher_ros.ros.camera_input import CameraInput
@@ -20,29 +19,29 @@ from feature_matcher_ros.ros.synchronizer import Bundle
 
 _OTHER_CLOCK_MS = 3_600_000.0  # stamps an hour from the node's clock are of another clock
 _MAX_SENTENCES = 100  # that are remembered so as not to be said again
+_OTHER_CLOCK = (
+    "the stamps of the images are of another clock than the node's, so their age cannot be limited: with a bag play it "
+    "with --clock and set use_sim_time, with a camera set the clock of its computer."
+)
+_NO_CLOCK = (
+    "nothing has come on /clock yet, so the age of the images cannot be limited: play the bag with --clock, start the "
+    "simulation, or do without use_sim_time."
+)
 _LOG = logging.getLogger(__name__)
 
 
 class LiveCamera:
-    """Receives, processes and publishes one camera; all but ``process_next`` may be called from any thread.
+    """Receives, processes and publishes one camera; all but ``process`` may be called from any thread."""
 
-    Raises:
-        ConfigError: a topic's name is none.
-        CalibrationError: the calibration file cannot be used.
-        ImageError: the mask cannot be read.
-    """
-
-    def __init__(
-        self, graph: Graph, config: NodeConfig, namespace: str, front_end: FrontEnd, changed: threading.Condition
-    ) -> None:
-        self.namespace = namespace
-        self.input = CameraInput(graph, config, namespace, changed)
-        self.outputs = Outputs(graph, config, namespace)
+    def __init__(self, graph: Graph, config: NodeConfig, source: CameraInput, front_end: FrontEnd) -> None:
+        self.namespace = source.namespace
+        self.input = source
+        self.outputs = Outputs(graph, config, source.namespace)
         self.statistics = FrameStatistics()
         self.has_other_clock = False  # whether stamps and the node's clock do not belong together
         self.front_end = front_end
         self._graph, self._config = graph, config
-        self._builder = FrameBuilder(config, self.input.rig, self.input.second)
+        self._builder = FrameBuilder(config, source.rig, source.second)
         self._size: tuple[int, ...] | None = None
         self._is_reset_due = False
         self._said: set[str] = set()
@@ -64,7 +63,8 @@ class LiveCamera:
             self.outputs.publish(frame, result)
         except FeatureMatcherError as error:
             ledger.drop(_reason_of(error))
-            self._say_once(str(error))
+            # Bad frames in a row have the same reason, and each of them a stamp of its own.
+            self._say_once(str(error), error.reason if isinstance(error, FrameError) else str(error))
         except Exception as error:  # the node lives on; the next frame may well go through
             ledger.drop(DropReason.FAILED)
             self._is_reset_due = True
@@ -89,17 +89,16 @@ class LiveCamera:
         if not self.has_other_clock:
             return age_ms
         if not self._config.process_every_frame:
-            self._say_once(
-                "the stamps of the images are of another clock than the node's, so their age cannot be limited: with a "
-                "bag play it with --clock and set use_sim_time, with a camera set the clock of its computer."
-            )
+            sentence = _OTHER_CLOCK if self._graph.now_ns() else _NO_CLOCK
+            self._say_once(sentence, sentence)
         return None
 
     def _reset_if_due(self, frame: Frame) -> None:
         """Begin anew when asked to, or when images of another size come: they cannot be followed by flow."""
         if self._is_reset_due or self._size not in (None, frame.image.shape):
+            self._is_reset_due = False  # before the reset: what is asked for from now on concerns the next frame
             self.front_end.reset()
-        self._is_reset_due, self._size = False, frame.image.shape
+        self._size = frame.image.shape
 
     def _remember(self, bundle: Bundle, result: FrontEndResult) -> None:
         now_s, processing_ms = time.monotonic(), sum(result.stages_ms.values())
@@ -107,14 +106,16 @@ class LiveCamera:
         skew_ms = bundle.skew_ns * 1e-6
         self.statistics.add(FrameRecord(now_s, self._age_ms(bundle), processing_ms, overhead_ms, skew_ms, result))
 
-    def _say_once(self, sentence: str) -> None:
-        if self._is_new(sentence):
+    def _say_once(self, sentence: str, cause: str) -> None:
+        """Warn, unless that was done for the same cause."""
+        if self._is_new(cause):
             _LOG.warning("%s%s", self._prefix, sentence)
 
-    def _is_new(self, sentence: str) -> bool:
-        is_new = sentence not in self._said and len(self._said) < _MAX_SENTENCES
-        self._said.add(sentence)
-        return is_new
+    def _is_new(self, cause: str) -> bool:
+        if cause in self._said or len(self._said) >= _MAX_SENTENCES:
+            return False
+        self._said.add(cause)
+        return True
 
 
 def _reason_of(error: FeatureMatcherError) -> DropReason:

@@ -8,10 +8,11 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from feature_matcher_ros.datatypes import Camera, Float, Image
-from feature_matcher_ros.errors import CalibrationError
+from feature_matcher_ros.errors import CalibrationError, ImageError
 from feature_matcher_ros.evaluation.bag_topics import IMAGE, ImageTopic, is_called_registered
 from feature_matcher_ros.evaluation.bag_transforms import TransformTree, clean_frame_id
 from feature_matcher_ros.evaluation.calibration import Calibration, load_calibration, scale_camera
@@ -46,9 +47,10 @@ class LiveRig:
 
     Raises:
         CalibrationError: the calibration file cannot be used, or lacks the second camera.
+        ImageError: the mask cannot be read.
     """
 
-    def __init__(self, second: Role | None, topics: dict[Role, str], calibration: str) -> None:
+    def __init__(self, second: Role | None, topics: dict[Role, str], calibration: str, mask: str = "") -> None:
         self._second, self._topics = second, topics
         self._calibration = load_calibration(Path(calibration)) if calibration else None
         if self._calibration is not None and second is Role.RIGHT and self._calibration.right is None:
@@ -60,7 +62,7 @@ class LiveRig:
         self._fixed = TransformTree()
         self._made: dict[tuple[str, str, tuple[int, int]], LiveCameras] = {}
         self.num_changes = 0
-        self.mask: Image | None = None  # (H, W), the newest one
+        self.mask: Image | None = read_mask(Path(mask)) if mask else None  # (H, W), the newest one
 
     @property
     def wanted_infos(self) -> tuple[Role, ...]:
@@ -166,6 +168,19 @@ class LiveRig:
         if role not in self._infos:
             raise CalibrationError(f"there is no CameraInfo for {self._topics[role]} yet.")
         return camera_from_info(self._infos[role], self._topics[role], rectified=is_rectified(self._topics[role]))
+
+
+def read_mask(path: Path) -> Image:
+    """Read a mask (H, W) from an image file.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    data = np.frombuffer(path.read_bytes(), np.uint8) if path.is_file() else np.zeros(0, np.uint8)
+    mask = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
+    if mask is None:
+        raise ImageError(f"cannot read the mask {path}: give a PNG or other image file, black where nothing is sought.")
+    return np.asarray(mask, np.uint8)
 
 
 def _says_the_same(one: Any, other: Any) -> bool:

@@ -39,18 +39,22 @@ class CameraDiagnostics:
         self.camera, self._matching = camera, matching
         self.missing = ""  # why nothing is processed, once that has lasted
         self._input_rate = RateMeter()
-        self._bad_drops = 0
+        self._rate_hz = 0.0
+        self._bad_drops = self._new_drops = 0
+
+    def follow(self) -> None:
+        """Look at the counters, once a second whether or not anybody listens: what is new is so since the last look."""
+        counts = self.camera.input.ledger.counts()
+        bad_drops = sum(count for reason, count in counts.dropped.items() if reason not in _BY_DESIGN)
+        self._new_drops, self._bad_drops = bad_drops - self._bad_drops, bad_drops
+        self._rate_hz = self._input_rate.rate_hz(counts.received)
 
     def status(self, graph: Graph) -> Any:
         """One ``DiagnosticStatus``."""
         camera, make = self.camera, graph.make
-        counts, summary = camera.input.ledger.counts(), camera.statistics.summary()
-        bad_drops = sum(count for reason, count in counts.dropped.items() if reason not in _BY_DESIGN)
-        new_drops, is_paused = bad_drops - self._bad_drops, graph.is_time_paused()
-        verdict = judge(summary, new_drops=new_drops, is_paused=is_paused, missing=self.missing)
-        self._bad_drops = bad_drops
-        rate_hz = self._input_rate.rate_hz(counts.received)
-        values = {"state": verdict.state, "input_rate_hz": f"{rate_hz:.1f}", **self.values(graph)}
+        summary, is_paused = camera.statistics.summary(), graph.is_time_paused()
+        verdict = judge(summary, new_drops=self._new_drops, is_paused=is_paused, missing=self.missing)
+        values = {"state": verdict.state, "input_rate_hz": f"{self._rate_hz:.1f}", **self.values(graph)}
         name = f"{graph.node_name.lstrip('/')}: {camera.namespace or 'camera'}"
         return make(
             "diagnostic_msgs/msg/DiagnosticStatus",

@@ -10,6 +10,8 @@ from launch import LaunchContext, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, LogInfo, Shutdown
 from launch.substitutions import LaunchConfiguration
 
+from feature_matcher_ros.ros.launch_parameters import IN_FILE
+
 PACKAGE = "feature_matcher_ros"
 SHARE = Path(get_package_share_directory(PACKAGE))
 
@@ -24,11 +26,16 @@ def switch(name: str, description: str, *, is_on: bool = False) -> DeclareLaunch
     return choice(name, description, ["true", "false"] if is_on else ["false", "true"])
 
 
+def switch_in_file(name: str, description: str) -> DeclareLaunchArgument:
+    """An argument that is true or false, and else what the file of the parameters says."""
+    return choice(name, description, [IN_FILE, "true", "false"])
+
+
 CONFIG = DeclareLaunchArgument(
     "config", default_value=str(SHARE / "config" / "front_end.yaml"), description="YAML file of the parameters."
 )
 NAMESPACE = DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node.")
-EVERY_FRAME = switch("process_every_frame", "Process all images, however late, instead of the newest; for bags.")
+EVERY_FRAME = switch_in_file("process_every_frame", "Process all images, however late, not only the newest; for bags.")
 LOG_LEVEL = choice("log_level", "What the node logs.", ["info", "debug", "warn", "error", "fatal"])
 
 

@@ -21,6 +21,7 @@ from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.matchers import create_matcher, follow_config
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.node_config import LiveConfig
+from feature_matcher_ros.ros.camera_input import CameraInput
 from feature_matcher_ros.ros.frame_ledger import FrameCounts
 from feature_matcher_ros.ros.graph import RELIABLE, Graph, Publisher
 from feature_matcher_ros.ros.live_camera import LiveCamera
@@ -68,29 +69,32 @@ class Server:
         node = self._config.node
         self._diagnostics = self._graph.advertise(DIAGNOSTICS.name, DIAGNOSTICS.type_name, RELIABLE)
         with StartProgress(self._graph, self._diagnostics) as progress:
+            # First, for what is wrong here is found at once, and engines may take minutes.
+            names = camera_namespaces(node.namespaces)
+            sources = [CameraInput(self._graph, node, name, self._changed) for name in names]
             _build_engines(self._config, progress)
             self._matcher = matcher = create_matcher(self._config)
             progress.begin("matches an image with itself, which takes longest the first time")
             _warm_up(matcher)
-        if node.mount_rotation_deg:
-            matcher = TurnedMatcher(matcher, node.mount_rotation_deg)
-        for namespace in camera_namespaces(node.namespaces):
-            front_end = FrontEnd(self._config, matcher)
-            self._cameras.append(LiveCamera(self._graph, node, namespace, front_end, self._changed))
+            if node.mount_rotation_deg:
+                matcher = TurnedMatcher(matcher, node.mount_rotation_deg)
+            for source in sources:
+                self._cameras.append(LiveCamera(self._graph, node, source, FrontEnd(self._config, matcher)))
         matching = {"matcher": matcher.name, **progress.networks}
         self._watched = [CameraDiagnostics(camera, matching) for camera in self._cameras]
 
     def activate(self) -> None:
-        """Listen and work; waits for a frame that was still being processed at the last ``deactivate``."""
+        """Listen and work; waits for a frame that was still being processed at the last ``deactivate``.
+
+        If the middleware refuses a topic, nothing is listened to and the next call may succeed.
+        """
         if self._worker is not None:
             self._worker.join()
         self._stop.clear()
+        self._open_cameras()
         # Daemons: an extension module may be at a frame for longer than anybody waits for the process to end.
         self._worker = threading.Thread(target=self._work, name="worker", daemon=True)
         self._watcher = threading.Thread(target=self._watch, name="watch", daemon=True)
-        for camera in self._cameras:
-            camera.request_reset()
-            camera.input.open()
         self._worker.start()
         self._watcher.start()
 
@@ -141,6 +145,16 @@ class Server:
         for camera in self._cameras:
             camera.request_reset()
 
+    def _open_cameras(self) -> None:
+        try:
+            for camera in self._cameras:
+                camera.request_reset()
+                camera.input.open()
+        except Exception:
+            for camera in self._cameras:
+                camera.input.close()
+            raise
+
     def _work(self) -> None:
         while not self._stop.is_set():
             with self._changed:
@@ -176,6 +190,8 @@ class Server:
             _LOG.exception("the node could not look after itself")
 
     def _publish_diagnostics(self) -> None:
+        for watched in self._watched:
+            watched.follow()
         if self._diagnostics is not None and self._diagnostics.has_subscribers():
             self._diagnostics.publish(diagnostics_array(self._graph, self._watched))
 

@@ -36,7 +36,7 @@ def explain_silence(camera: CameraInput, endpoints: Sequence[Endpoint]) -> list[
     """Say of every input of a camera why nothing comes, or why what comes is of no use; [] if all is well."""
     sentences = []
     for wanted, subscription in camera.subscriptions().items():
-        if camera.num_received(wanted) == 0 and not wanted.is_optional:
+        if camera.num_received(wanted) == 0 and (not wanted.is_optional or camera.awaits_depth_info()):
             sentences.append(explain_topic(wanted, subscription.qos, endpoints))
     counts = camera.ledger.counts()
     if not sentences and counts.received and not counts.processed:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from feature_matcher_ros.evaluation.stamp_pairing import Paired, StampPairer
+from feature_matcher_ros.evaluation.stamp_pairing import MAX_KEPT, Paired, StampPairer
 
 _GAPS = 8  # latest gaps between messages of the second stream, whose least tells when the next one is due
 
@@ -38,7 +38,7 @@ class Synchronizer:
         self._gaps_ns: deque[int] = deque(maxlen=_GAPS)
         self._first_ns: int | None = None  # the newest stamp of either stream
         self._second_ns: int | None = None
-        self._ahead_ns: list[int] = []  # stamps of the second stream that no image has reached
+        self._ahead_ns = deque[int](maxlen=MAX_KEPT)  # stamps of the second stream that no image has reached
 
         self.image_lead = 0  # images that wait for the second stream
 
@@ -50,7 +50,8 @@ class Synchronizer:
     def add_image(self, stamp_ns: int, message: Any) -> Iterator[Bundle]:
         """Take in an image; yield the frames that are decided by now, those without a partner as well."""
         jumps_back = self._first_ns is not None and stamp_ns < self._first_ns
-        self._ahead_ns = [] if jumps_back else [ahead_ns for ahead_ns in self._ahead_ns if ahead_ns > stamp_ns]
+        while self._ahead_ns and (jumps_back or self._ahead_ns[0] <= stamp_ns):
+            self._ahead_ns.popleft()
         self._first_ns = stamp_ns
         self.image_lead += 1
         yield from self._bundles(self._pairer.add_first(stamp_ns, message))
@@ -60,9 +61,9 @@ class Synchronizer:
         """Take in a right image or a depth map; yield the frames that are decided by now."""
         if self._second_ns is not None and stamp_ns > self._second_ns:
             self._gaps_ns.append(stamp_ns - self._second_ns)
-            self._ahead_ns.append(stamp_ns)
         else:
-            self._ahead_ns = [stamp_ns]
+            self._ahead_ns.clear()
+        self._ahead_ns.append(stamp_ns)
         self._second_ns = stamp_ns
         yield from self._bundles(self._pairer.add_second(stamp_ns, (stamp_ns, message)))
         yield from self._prompt()

@@ -153,6 +153,22 @@ def test_ros2_run_and_launch_with_the_only_camera_there_is(
 
 @pytest.mark.ros
 @NEEDS_RCLPY
+def test_launch_takes_the_camera_that_the_file_names(
+    sourced: dict[str, str], frames: list[Frame], tmp_path: Path
+) -> None:
+    """Though there is another one, which a search could not tell from it."""
+    config = tmp_path / "config.yaml"
+    node = "node: {image_topic: /camera/image, qos: reliable, max_frame_age_ms: 0.0}\n"
+    content = f"extractor: {{name: orb}}\n    matcher: {{name: mutual_nearest}}\n    {node}"
+    config.write_text(f"/**:\n  ros__parameters:\n    {content}")
+    with LiveCamera("other", namespace="/other"):
+        launch = ["ros2", "launch", PACKAGE, "front_end.launch.py", f"config:={config}"]
+        follow(launch, "", sourced, frames, tmp_path / "launch.log")
+    assert "process has finished cleanly" in (tmp_path / "launch.log").read_text()
+
+
+@pytest.mark.ros
+@NEEDS_RCLPY
 def test_launch_testing_finds_what_replay_finds(sourced: dict[str, str], stereo_bag: Path, tmp_path: Path) -> None:
     """In a process of its own, for the plugins of launch_testing do not fit every pytest."""
     config = tmp_path / "config.yaml"

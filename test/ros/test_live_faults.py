@@ -36,6 +36,7 @@ from feature_matcher_ros.datatypes import Camera, Frame, TrackingState
 from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.node_config import NodeConfig
+from feature_matcher_ros.ros.camera_input import CameraInput
 from feature_matcher_ros.ros.conversions import image_message
 from feature_matcher_ros.ros.dds_graph import DdsGraph
 from feature_matcher_ros.ros.doctor import examine_graph
@@ -306,6 +307,28 @@ def test_a_signal_in_the_middle_of_a_frame_ends_the_node_at_once(adapter: str) -
     assert code == 0 and seconds < 2.0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_node_that_is_being_configured(number: int) -> None:
+    """Where engines are built that takes minutes."""
+    script = """
+import sys, time
+from feature_matcher_ros.cli import main
+from feature_matcher_ros.ros import server
+server.create_matcher = lambda config: (print("building", flush=True), time.sleep(60))
+sys.argv = ["feature-matcher", "live"]
+main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "building\n"
+        process.send_signal(number)
+        process.send_signal(number)  # twice, as ros2 launch does
+        assert process.wait(PATIENCE_S / 2) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_a_callback_that_raises_is_survived(adapter: str, frames: list[Frame]) -> None:
     heard: list[int] = []
@@ -345,7 +368,7 @@ def test_a_frame_that_breaks_the_front_end_is_counted_and_the_next_begins_anew(f
     config, changed = NodeConfig(max_frame_age_ms=0.0), threading.Condition()
     always = override(FrontEndConfig(), {"keyframes.match_every_frame": True})
     with DdsGraph(NodeName("node")) as graph:
-        camera = LivePipeline(graph, config, "", FrontEnd(always, _Stumbling()), changed)
+        camera = LivePipeline(graph, config, CameraInput(graph, config, "", changed), FrontEnd(always, _Stumbling()))
         camera.input.rig.hear_info(Role.IMAGE, info_message(graph.make, frames[0].camera))
         for frame in frames[:4]:
             camera.input.ledger.receive()

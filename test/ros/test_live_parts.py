@@ -17,7 +17,7 @@ from feature_matcher_ros.evaluation.bag_topics import CAMERA_INFO, COMPRESSED_IM
 from feature_matcher_ros.evaluation.rosbags_messages import RosbagsMessages
 from feature_matcher_ros.matchers import create_matcher
 from feature_matcher_ros.ros.frame_ledger import DropReason, FrameLedger
-from feature_matcher_ros.ros.frame_statistics import FrameSummary
+from feature_matcher_ros.ros.frame_statistics import FrameRecord, FrameStatistics, FrameSummary
 from feature_matcher_ros.ros.graph import RELIABLE, SENSOR_DATA, Endpoint
 from feature_matcher_ros.ros.input_topics import InputTopic
 from feature_matcher_ros.ros.latest_slot import LatestSlot, PatientQueue
@@ -140,6 +140,16 @@ def test_a_prompt_synchronizer_does_not_wait_a_period() -> None:
         assert all(bundle.skew_ns == -MS for bundle, _ in decided)
         waits[is_prompt] = max(arrival - bundle.stamp_ns for bundle, arrival in decided) / MS
     assert waits == {False: 35.0, True: 5.0}
+
+
+def test_a_second_stream_without_images_is_kept_in_bounds() -> None:
+    """And once images come again they are paired."""
+    synchronizer = Synchronizer(5 * MS, is_prompt=True)
+    for number in range(1, 1001):
+        assert not list(synchronizer.add_second(number * 33 * MS, number))
+    assert 8 < synchronizer.second_lead <= 32  # a stream that is 8 ahead is made to wait where no image may be lost
+    (bundle,) = synchronizer.add_image(1000 * 33 * MS, 1000)
+    assert (bundle.second, synchronizer.second_lead) == (1000, 0)
 
 
 @pytest.mark.parametrize("rotation_deg", [90, 180, 270])
@@ -303,3 +313,11 @@ def test_markers_show_where_the_camera_looks() -> None:
     np.testing.assert_allclose((CAMERA.K @ corner)[:2], [0, 0], atol=1e-9)  # it is seen at the first pixel
     MAKE.serialize(message, "visualization_msgs/msg/MarkerArray")
     assert [marker.ns for marker in marker_message(MAKE, 6, "odom", np.eye(4), CAMERA, []).markers] == ["camera"]
+
+
+def test_frames_are_forgotten_also_when_nobody_asks() -> None:
+    statistics, now_s = FrameStatistics(), time.monotonic()
+    result = matched(1, np.zeros((0, 2), np.float32), [])
+    for number in range(1500):
+        statistics.add(FrameRecord(now_s - 50.0 + number / 30, None, 1.0, 1.0, 0.0, result))
+    assert len(statistics._records) == 301  # of ten seconds at 30 Hz, with both ends

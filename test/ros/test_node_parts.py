@@ -9,13 +9,14 @@ import pytest
 
 from feature_matcher_ros.config import override
 from feature_matcher_ros.datatypes import Frame, Status
-from feature_matcher_ros.errors import MatcherError, OutputError, SourceError
+from feature_matcher_ros.errors import ConfigError, MatcherError, OutputError, SourceError
 from feature_matcher_ros.evaluation.bag_topics import COMPRESSED_IMAGE, IMAGE
 from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.matchers import create_matcher, follow_config
-from feature_matcher_ros.node_config import LiveConfig
+from feature_matcher_ros.node_config import LiveConfig, load_live_config
 from feature_matcher_ros.ros.doctor import environment_rows
 from feature_matcher_ros.ros.graph import Endpoint
+from feature_matcher_ros.ros.launch_parameters import launch_parameters
 from feature_matcher_ros.ros.node_report import save_report
 from feature_matcher_ros.ros.run_time_parameters import fixed_changes, is_run_time_safe
 from feature_matcher_ros.ros.topic_search import FoundTopics, search_topics
@@ -43,6 +44,16 @@ def test_parameters_that_need_another_network_or_subscription_are_told_from_the_
     assert fixed_changes(before, override(before, SAFE)) == []
     assert set(fixed_changes(before, override(before, SAFE | FIXED))) == set(FIXED)
     assert {path for path in SAFE | FIXED if is_run_time_safe(path)} == set(SAFE)
+
+
+def test_parameters_that_cannot_work_are_refused() -> None:
+    moving = {"node.base_frame_id": "base_link", "node.publish_tf": True}
+    override(LiveConfig(), moving)
+    with pytest.raises(ConfigError, match="several cameras, and each would publish another parent of 'base_link'"):
+        override(LiveConfig(), moving | {"node.namespaces": "left, right"})
+    for name in ("stereo", "depth"):
+        with pytest.raises(ConfigError, match="out of range: give a value of 0 to 10000"):
+            override(LiveConfig(), {f"node.{name}_max_skew_ms": ".inf"})
 
 
 def test_what_is_followed_at_run_time_is_what_a_new_front_end_would_do(frames: list[Frame]) -> None:
@@ -146,3 +157,41 @@ def test_what_the_node_is_told_of_a_camera_that_was_found() -> None:
 def test_what_is_not_clear_is_said(modality: str, topics: list[str], sentence: str) -> None:
     with pytest.raises(SourceError, match=re.escape(sentence)):
         search_topics(images(*topics), modality)
+
+
+NOT_GIVEN = {
+    **dict.fromkeys(("sensor", "transport", "depth_transport", "process_every_frame", "use_sim_time"), "config"),
+    **{"autostart": "config", "calibration": "", "image": "auto", "second": "auto"},
+}
+RIGHT = "node.right_image_topic"
+
+
+@pytest.mark.parametrize(
+    ("given", "in_file", "expected"),
+    [
+        ({}, {}, {"node.image_topic": "/mono", "node.image_transport": "raw"}),
+        ({}, {"node.image_topic": "/mine", "node.modality": "stereo", "use_sim_time": True}, {}),
+        ({}, {"node.namespaces": "left, right"}, {}),
+        ({"use_sim_time": "false", "autostart": "false"}, {"node.image_topic": "/mine"}, {"use_sim_time": False}),
+        ({"image": "/a", "second": "/b"}, {"node.modality": "stereo"}, {"node.image_topic": "/a", RIGHT: "/b"}),
+        ({"image": "/a", "second": "/b"}, {}, {"node.image_topic": "/a"}),
+        (
+            {"image": "/a", "sensor": "mono", "transport": "compressed", "calibration": "c.yaml"},
+            {"node.modality": "stereo"},
+            {"node.image_topic": "/a", "node.modality": "mono", "node.image_transport": "compressed"},
+        ),
+    ],
+)
+def test_a_launch_file_overrides_only_what_it_was_given(
+    given: dict[str, str], in_file: dict[str, object], expected: dict[str, object]
+) -> None:
+    expected |= {"autostart": False} if "autostart" in given else {}
+    expected |= {"node.calibration": "c.yaml"} if "calibration" in given else {}
+    assert launch_parameters(NOT_GIVEN | given, in_file, lambda sensor: FoundTopics(f"/{sensor}")) == expected
+
+
+def test_the_file_of_all_parameters_names_no_camera() -> None:
+    """It is what a launch file reads when it is given no other, and the only camera there is is looked for."""
+    path = Path(__file__).parents[2] / "config" / "front_end.yaml"
+    found = launch_parameters(NOT_GIVEN, load_live_config(path), lambda sensor: FoundTopics(f"/{sensor}"))
+    assert found["node.image_topic"] == "/mono"
