@@ -176,6 +176,6 @@ def test_graphs_that_are_given_say_which_matcher_they_are_for(tmp_path: Path) ->
 
 
 def test_what_ships_is_small_and_the_settings_for_small_computers_are_valid() -> None:
-    assert sum(path.stat().st_size for path in (ROOT / "engines").rglob("*")) < 15e6
+    assert sum(path.stat().st_size for path in (ROOT / "engines").rglob("*")) < 25e6
     assert (ROOT / "engines/lightglue_sift.safetensors").stat().st_size < 5e6
     assert load_config(ROOT / "config/fast.yaml").extractor.max_image_px == 320
