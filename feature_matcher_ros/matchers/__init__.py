@@ -133,6 +133,8 @@ def follow_config(matcher: Matcher, config: MatcherConfig) -> None:
         matcher.follow(config)
     elif isinstance(matcher, SuperGlue):
         matcher.follow(config.min_score)
+    elif isinstance(matcher, DetectorFree):
+        matcher.follow(dense_rules(config))
 
 
 def _lightglue(extractor: Extractor, config: MatcherConfig) -> LightGlue:

@@ -75,15 +75,23 @@ class DetectorFree:
         Raises:
             MatcherError: the number of thresholds is not that of the rounds.
         """
-        self._graphs, self._rules = graphs, rules or DenseRules()
-        self._thresholds = (
-            self._rules.thresholds or graphs.tuning.confidence_thresholds or paper_thresholds(graphs.config.rounds)
-        )
-        if len(self._thresholds) != graphs.config.rounds:
+        self._graphs = graphs
+        self.follow(rules or DenseRules())
+
+    def follow(self, rules: DenseRules) -> None:
+        """Take other rules from the next pair on.
+
+        Raises:
+            MatcherError: the number of thresholds is not that of the rounds; the rules stay as they were.
+        """
+        rounds = self._graphs.config.rounds
+        thresholds = rules.thresholds or self._graphs.tuning.confidence_thresholds or paper_thresholds(rounds)
+        if len(thresholds) != rounds:
             raise MatcherError(
-                f"{len(self._thresholds)} confidence thresholds do not fit a network of {graphs.config.rounds} rounds: "
+                f"{len(thresholds)} confidence thresholds do not fit a network of {rounds} rounds: "
                 "give one for each round, or none."
             )
+        self._rules, self._thresholds = rules, thresholds
 
     @property
     def name(self) -> str:

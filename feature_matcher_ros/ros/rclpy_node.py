@@ -211,6 +211,7 @@ def _run(node: FrontEndNode, stop: StopRequest) -> int:
     starting.start()
     stop.wait()
     # An extension module that is still computing would crash while Python is torn down around it.
+    starting.join(LAST_FRAME_S)
     if starting.is_alive() or not node.stop(LAST_FRAME_S):
         sys.stdout.flush()
         os._exit(0)

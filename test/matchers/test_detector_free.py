@@ -13,12 +13,12 @@ torch = pytest.importorskip("torch", reason="exporting networks needs torch: pip
 
 from tiny_dense_networks import NETWORKS, exported, untrained, untrained_loftr  # noqa: E402
 
-from feature_matcher_ros.config import FrontEndConfig, override  # noqa: E402
+from feature_matcher_ros.config import FrontEndConfig, MatcherConfig, override  # noqa: E402
 from feature_matcher_ros.datatypes import Features, Matches, StopReason  # noqa: E402
 from feature_matcher_ros.errors import ConfigError, MatcherError, RuntimeLoadError  # noqa: E402
 from feature_matcher_ros.export.dense_to_onnx import dense_by_torch  # noqa: E402
 from feature_matcher_ros.export.from_checkpoint import export_checkpoint  # noqa: E402
-from feature_matcher_ros.matchers import create_matcher  # noqa: E402
+from feature_matcher_ros.matchers import create_matcher, follow_config  # noqa: E402
 from feature_matcher_ros.matchers.adaptive import StopRule  # noqa: E402
 from feature_matcher_ros.matchers.dense_graphs import DenseGraphs, open_dense  # noqa: E402
 from feature_matcher_ros.matchers.detector_free import DenseRules, DetectorFree, calibrated  # noqa: E402
@@ -158,6 +158,18 @@ def test_it_stops_when_confident(bias: float, rounds: int, reason: StopReason) -
 def test_published_thresholds_of_both_modes_mean_the_same() -> None:
     assert calibrated(np.float32([20.0, 25.0])) == pytest.approx([0.1, 0.2])
     assert calibrated(np.float32([-1e9, 1e9])) == pytest.approx([0.0, 1.0])
+
+
+def test_rules_may_change_between_pairs(graphs: DenseGraphs) -> None:
+    matcher, image = DetectorFree(graphs), texture(128, 96)
+    matcher.follow(ALL)
+    every = matched(matcher, image, image)
+    score = float(np.median(every.scores))
+    follow_config(matcher, MatcherConfig(name=matcher.name, min_score=score))
+    assert len(matched(matcher, image, image)) == np.count_nonzero(every.scores >= np.float32(score)) < len(every)
+    with pytest.raises(MatcherError, match="do not fit"):
+        follow_config(matcher, MatcherConfig(name=matcher.name, confidence_thresholds=(0.9,)))
+    assert matcher.rules.min_score == score
 
 
 def test_wrong_input_is_explained(graphs: DenseGraphs) -> None:
