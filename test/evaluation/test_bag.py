@@ -158,7 +158,8 @@ def test_depth_of_another_camera_needs_tf_static(tmp_path: Path) -> None:
     bag = rgbd_bag("mcap", "depth_camera")
     (tmp_path / "lost").mkdir()
     assert "where /camera/depth/image_raw stands to /camera/color/image_raw" in refusal(bag.write(tmp_path / "lost"))
-    bag.tf("/tf_static", START_NS, [("camera", "depth_camera", OTHER)])
+    for pose in (BASELINE, OTHER):  # the newest counts
+        bag.tf("/tf_static", START_NS, [("camera", "depth_camera", pose)])
     frame = frames_of(bag.write(tmp_path))[0]
     assert frame.depth is not None
     np.testing.assert_allclose(frame.depth.cam_from_depth, OTHER, atol=1e-12)
