@@ -13,6 +13,7 @@ from tiny_bags import HEIGHT, KINDS, PERIOD_NS, START_NS, WIDTH, K, TinyBag, pic
 
 from feature_matcher_ros.datatypes import DistortionModel, Frame
 from feature_matcher_ros.errors import CalibrationError, FeatureMatcherError, SourceError
+from feature_matcher_ros.evaluation.bag_file import BagFile
 from feature_matcher_ros.evaluation.sequences import Modality, Selection, open_sequence
 from feature_matcher_ros.geometry import invert_pose, pose_from, rotation_from_vector
 
@@ -404,6 +405,9 @@ def test_which_poses_are_the_truth(tmp_path: Path) -> None:
 
 def test_a_bag_that_is_no_bag(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "missing.bag")
+    for missing in ("missing.bag", "missing"):  # also where a bag and nothing else is asked for, as doctor does
+        with pytest.raises(SourceError, match=r"missing.* does not exist: give the file or folder of a bag"):
+            BagFile(tmp_path / missing)
     for suffix in (".bag", ".mcap", ".db3"):
         path = tmp_path / f"file{suffix}"
         path.write_bytes(b"")
