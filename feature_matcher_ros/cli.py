@@ -66,8 +66,8 @@ def replay(
     config: ConfigOption = None,
     settings: SetOption = None,
     modality: Annotated[str | None, typer.Option(help="mono, stereo or rgbd, where the source offers several.")] = None,
-    layout: Annotated[str | None, typer.Option(help="Dataset layout, where the files fit several.")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="YAML calibration, where the source has none.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Layout of a dataset folder, where its files fit several.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="YAML calibration, instead of the source's own.")] = None,
     image_topic: Annotated[str | None, typer.Option(help="Topic of the image, of the left one with stereo.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Topic of its CameraInfo.")] = None,
     right_topic: Annotated[str | None, typer.Option(help="Topic of the right image.")] = None,
@@ -124,14 +124,23 @@ def evaluate(
     """Measure runs against the truth, side by side if several; or matchers on image pairs."""
     pair_sets = [path for path in paths if path.suffix == ".json"]
     runs = [path for path in paths if path.suffix != ".json"]
-    if plot is not None and not pair_sets:
-        raise ConfigError("--plot draws what becomes of image pairs: give a JSON file of such, or leave it out.")
+    idle = {
+        "--plot draws what becomes of image pairs: give a JSON file of such": plot is not None and not pair_sets,
+        "--config and --set configure what matches image pairs: give a JSON file of such": (
+            (config is not None or bool(settings)) and not pair_sets
+        ),
+        "--ground-truth is what runs are measured against: give a run folder": ground_truth is not None and not runs,
+        "--output is where a comparison is written: give several run folders": output is not None and len(runs) < 2,
+    }
+    for sentence, is_idle in idle.items():
+        if is_idle:
+            raise ConfigError(f"{sentence}, or leave it out.")
     if pair_sets:
         _evaluate_pair_sets(pair_sets, configured(config, settings, matcher), plot)
     if len(runs) == 1:
         _report(runs[0], ground_truth)
     elif runs:
-        _compare(runs, output or Path("comparison"))
+        _compare(runs, output or Path("comparison"), ground_truth)
 
 
 @app.command()
@@ -220,10 +229,10 @@ def _evaluate_pair_sets(paths: list[Path], config: FrontEndConfig, plot: Path | 
         console.print(f"wrote {plot}")
 
 
-def _compare(runs: list[Path], output: Path) -> None:
+def _compare(runs: list[Path], output: Path, ground_truth: Path | None) -> None:
     from feature_matcher_ros.evaluation.compare import compare_runs, comparison_table
 
-    comparison = compare_runs(runs, output)
+    comparison = compare_runs(runs, output, ground_truth)
     print_table(*comparison_table(comparison), title="comparison")
     console.print(f"report: {output / 'comparison.html'}")
 

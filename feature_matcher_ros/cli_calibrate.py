@@ -35,7 +35,7 @@ def calibrate(
     settings: SetOption = None,
     modality: Annotated[str | None, typer.Option(help="mono, stereo or rgbd, where the source offers several.")] = None,
     layout: Annotated[str | None, typer.Option(help="Dataset layout, where the files fit several.")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="YAML of the camera, where the source has none.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="YAML of the camera, instead of the source's own.")] = None,
     image_topic: Annotated[str | None, typer.Option(help="Topic of the image, of the left one with stereo.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Topic of its CameraInfo.")] = None,
     start: Annotated[float, typer.Option(help="Seconds to leave out at the beginning.")] = 0.0,

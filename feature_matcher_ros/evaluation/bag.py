@@ -231,7 +231,7 @@ def _fixed_transforms(bag: BagFile) -> TransformTree:
     tree = TransformTree()
     names = [t.name for t in bag.topics.values() if t.type_name in TF_TYPES and t.name.endswith("tf_static")]
     for message in bag.messages(names) if names else ():
-        tree.add(bag.decode(message).transforms)
+        tree.add(bag.decode(message).transforms, are_fixed=True)
     return tree
 
 

@@ -163,6 +163,8 @@ def _damage(path: Path, error: Exception) -> SourceError:
 
 
 def _readers_of(path: Path) -> list[Ros1Reader | Ros2Reader]:
+    if not path.exists():
+        raise SourceError(f"'{path}' does not exist: give the file or folder of a bag.")
     files = _storage_files(path)
     empty = next((file for file in files if file.stat().st_size == 0), None)
     if empty is not None:

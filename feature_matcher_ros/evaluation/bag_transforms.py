@@ -22,16 +22,20 @@ class TransformTree:
         self._parents: dict[str, str] = {}
         self._samples: dict[str, list[tuple[int, Float]]] = {}  # child -> stamp and parent_from_child
 
-    def add(self, transforms: Iterable[Any]) -> None:
-        """Add ``geometry_msgs/TransformStamped``; one that is no rotation is left out."""
+    def add(self, transforms: Iterable[Any], *, are_fixed: bool = False) -> None:
+        """Add ``geometry_msgs/TransformStamped``; one that is no rotation is left out.
+
+        A fixed one takes the place of what was known of its frame, and so does one to another parent.
+        """
         for stamped in transforms:
             q = stamped.transform.rotation
             if not 0.5 < q.x**2 + q.y**2 + q.z**2 + q.w**2 < 2.0:
                 continue
-            child = clean_frame_id(stamped.child_frame_id)
-            self._parents[child] = clean_frame_id(stamped.header.frame_id)
+            parent, child = clean_frame_id(stamped.header.frame_id), clean_frame_id(stamped.child_frame_id)
+            if are_fixed or self._parents.get(child) != parent:
+                self._parents[child], self._samples[child] = parent, []
             sample = (stamp_ns_of(stamped.header), matrix_from_transform(stamped.transform))
-            self._samples.setdefault(child, []).append(sample)
+            self._samples[child].append(sample)
 
     def copy(self) -> TransformTree:
         """Return a tree that can grow without this one."""

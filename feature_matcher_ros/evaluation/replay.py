@@ -23,6 +23,7 @@ from feature_matcher_ros.evaluation.interruption import interruption_requests
 from feature_matcher_ros.evaluation.match_video import MatchVideo
 from feature_matcher_ros.evaluation.pair_table import PairTableWriter, row_from_result
 from feature_matcher_ros.evaluation.rerun_recording import RerunRecording
+from feature_matcher_ros.evaluation.run_folder import RunFolder
 from feature_matcher_ros.evaluation.sequences import Selection, Sequence, open_sequence
 from feature_matcher_ros.evaluation.topic_bag import TopicBag
 from feature_matcher_ros.evaluation.trajectories import write_tum
@@ -64,7 +65,7 @@ def replay(
     options: ReplayOptions | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ReplaySummary:
-    """Run the front-end over ``source`` and write the run folder ``output``.
+    """Run the front-end over ``source`` and write the run folder ``output``; a run that is there is replaced.
 
     SIGINT and SIGTERM end the run after the frame in work, a second one (``KeyboardInterrupt``) in the midst of it:
     everything up to then is complete and readable, and the summary says ``finished=False``.
@@ -93,6 +94,7 @@ def replay(
 
     try:
         output.mkdir(parents=True, exist_ok=True)
+        RunFolder(output).clear()
         _write_run_json(output, facts, summary())
         if sequence.ground_truth is not None:
             write_tum(output / "ground_truth.tum", sequence.ground_truth)

@@ -11,6 +11,9 @@ from feature_matcher_ros.datatypes import Frame, FrontEndResult, Matches, Odomet
 from feature_matcher_ros.errors import OutputError
 
 _INLIER_COLOR, _OUTLIER_COLOR = (60, 200, 90), (220, 70, 60)
+# Of the segments in turn; rerun would give each piece of a path its own.
+_PATH_COLORS = ((90, 150, 240), (240, 170, 60), (170, 110, 230), (80, 200, 190))
+_MAX_PIECE = 50  # places in one piece of the path
 
 
 class RerunRecording:
@@ -35,7 +38,8 @@ class RerunRecording:
         except (OSError, RuntimeError) as error:
             raise OutputError(f"cannot write {path} ({error}): choose another --output.") from error
         self._stream.log("world", rerun.ViewCoordinates.RDF, static=True)
-        self._path: list[list[float]] = []
+        self._piece: list[list[float]] = []
+        self._piece_number = 0
         self._segment: int | None = None
 
     def __enter__(self) -> RerunRecording:
@@ -64,16 +68,23 @@ class RerunRecording:
         self._stream.log("world/camera/image/matches", self._rerun.LineStrips2D(lines, colors=colors))
 
     def _log_place(self, frame: Frame, odometry: Odometry) -> None:
-        if odometry.segment != self._segment:
-            self._segment, self._path = odometry.segment, []
         pose = odometry.world_from_cam
-        self._path.append(pose[:3, 3].tolist())
         rerun, camera = self._rerun, frame.camera
         self._stream.log("world/camera", rerun.Transform3D(translation=pose[:3, 3], mat3x3=pose[:3, :3]))
         self._stream.log(
             "world/camera/image", rerun.Pinhole(image_from_camera=camera.K, width=camera.width, height=camera.height)
         )
-        self._stream.log(f"world/path/{odometry.segment}", rerun.LineStrips3D([self._path]))
+        self._log_path(odometry.segment, pose[:3, 3].tolist())
+
+    def _log_path(self, segment: int, place: list[float]) -> None:
+        """Draw the path in pieces that join: what is logged replaces, and so has to repeat, only the newest one."""
+        if segment != self._segment:
+            self._segment, self._piece_number, self._piece = segment, 0, []
+        elif len(self._piece) == _MAX_PIECE:
+            self._piece_number, self._piece = self._piece_number + 1, self._piece[-1:]
+        self._piece.append(place)
+        strip = self._rerun.LineStrips3D([self._piece], colors=_PATH_COLORS[segment % len(_PATH_COLORS)])
+        self._stream.log(f"world/path/{segment}/{self._piece_number}", strip)
 
     def _log_numbers(self, result: FrontEndResult) -> None:
         self._stream.log(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +14,13 @@ from feature_matcher_ros.datatypes import Trajectory
 from feature_matcher_ros.errors import SourceError
 from feature_matcher_ros.evaluation.pair_table import PairRow, read_pair_table
 from feature_matcher_ros.evaluation.sequences import Modality, Selection
+from feature_matcher_ros.evaluation.topic_bag import remove_bag
 from feature_matcher_ros.evaluation.trajectories import read_tum
+
+# What a run writes beside its topics, ``run.json`` apart.
+_FILES = re.compile(
+    r"(ground_truth|trajectory(_\d+)?)\.tum|pairs\.csv|matches\.mp4|recording\.rrd|report\.(html|json)|run\.json\.part"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,19 @@ class RunFolder:
     @property
     def topics(self) -> Path:
         return self.path / "topics"
+
+    def clear(self) -> None:
+        """Remove an earlier run, and nothing that it did not write; a folder without ``run.json`` holds none.
+
+        Raises:
+            OSError: a file cannot be removed.
+        """
+        if not self.run_json.is_file():
+            return
+        for path in [path for path in self.path.iterdir() if _FILES.fullmatch(path.name)]:
+            path.unlink()
+        remove_bag(self.topics)
+        self.run_json.unlink()  # the last one, so that what is left of a run is still known as such
 
     def read_info(self) -> RunInfo:
         """Read ``run.json``; SourceError if this is no run folder."""

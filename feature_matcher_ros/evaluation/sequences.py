@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
@@ -67,6 +67,9 @@ class Selection:
         return elapsed_ns < start_ns + round(self.duration_s * 1e9)
 
 
+TOPICS = tuple(entry.name for entry in fields(Selection) if entry.name.endswith("_topic"))
+
+
 @dataclass(frozen=True, slots=True)
 class SequenceInfo:
     """What a person should know about a source before trusting what comes out of it."""
@@ -113,11 +116,20 @@ def open_sequence(path: Path, selection: Selection | None = None) -> Sequence:
     Raises:
         SourceError: nothing there can be read, or there are several candidates to choose from.
         CalibrationError: the camera is unknown, or does not fit the images.
+        ConfigError: the selection names what such a source does not have.
     """
-    selection = selection or Selection()
+    try:
+        return _open(path, selection or Selection())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SourceError(f"'{path}' cannot be read ({reason}): check its permissions and the disk.") from error
+
+
+def _open(path: Path, selection: Selection) -> Sequence:
     if not path.exists():
         raise SourceError(f"'{path}' does not exist: give a bag, a dataset folder or a video file.")
     if is_bag(path):
+        refuse_names(path, selection, ["layout"])
         # Imported here, so that reading a folder of images does not need the bag libraries.
         from feature_matcher_ros.evaluation.bag import open_bag
 
@@ -126,6 +138,18 @@ def open_sequence(path: Path, selection: Selection | None = None) -> Sequence:
     from feature_matcher_ros.evaluation.datasets.layouts import open_dataset
 
     return open_dataset(path, selection)
+
+
+def refuse_names(path: Path, selection: Selection, names: Iterable[str]) -> None:
+    """Refuse a selection by what such a source does not have.
+
+    Raises:
+        ConfigError: one of the fields of these names is set.
+    """
+    for name in names:
+        value = getattr(selection, name)
+        if value is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} {value} means nothing for '{path}': leave it out.")
 
 
 def is_bag(path: Path) -> bool:

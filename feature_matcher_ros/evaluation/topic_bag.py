@@ -45,7 +45,7 @@ class TopicBag:
         self._last_stamp_ns = 0
         self._is_closed = False
         with self._one_sentence():
-            _remove_old_bag(path)
+            remove_bag(path)
             # Version 8 of the metadata writes quality of service in the form that ROS 2 Humble knows, too.
             self._writer = Writer(path, version=8, storage_plugin=StoragePlugin.MCAP)
             self._writer.open()
@@ -137,11 +137,15 @@ def read_correspondences(path: Path) -> Iterator[Correspondences]:
                 yield correspondences_from_cloud(bag.decode(message))
 
 
-def _remove_old_bag(path: Path) -> None:
-    """Remove the bag of an earlier run, and nothing that it did not write."""
+def remove_bag(path: Path) -> None:
+    """Remove the bag of an earlier run, and nothing that it did not write.
+
+    Raises:
+        OSError: a file cannot be removed.
+    """
     for name in ("metadata.yaml", f"{path.name}.mcap"):
         (path / name).unlink(missing_ok=True)
-    if path.is_dir():
+    if path.is_dir() and not any(path.iterdir()):
         path.rmdir()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from feature_matcher_ros.evaluation.pair_table import PairRow
 from feature_matcher_ros.evaluation.run_folder import RunFolder
+from feature_matcher_ros.evaluation.sequences import is_bag
 from feature_matcher_ros.evaluation.topic_bag import read_correspondences
 from feature_matcher_ros.evaluation.track_quality import KeyframeLink
 
@@ -16,7 +17,7 @@ def keyframe_links(folder: RunFolder, rows: Iterable[PairRow]) -> tuple[Keyframe
     Raises:
         SourceError: the bag of the topics cannot be read.
     """
-    if not folder.topics.is_dir():
+    if not folder.topics.is_dir() or not is_bag(folder.topics):
         return ()
     keyframes = {row.stamp_ns for row in rows if row.is_keyframe}
     links = []

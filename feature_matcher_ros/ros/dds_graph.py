@@ -143,7 +143,7 @@ class DdsGraph:
 
     def _hear_tree(self, message: Any) -> None:
         with self._lock:
-            self._tree.add(message.transforms)
+            self._tree.add(message.transforms, are_fixed=True)
 
     def _announce(self) -> None:
         """Tell ROS which endpoints are this node's, so that its tools list it by name."""

@@ -92,7 +92,7 @@ class LiveRig:
     def hear_transforms(self, message: Any) -> None:
         """Take in ``/tf_static``."""
         with self._lock:
-            self._fixed.add(message.transforms)
+            self._fixed.add(message.transforms, are_fixed=True)
             self._made.clear()
 
     def hear_mask(self, message: Any) -> None:

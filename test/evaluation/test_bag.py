@@ -13,6 +13,7 @@ from tiny_bags import HEIGHT, KINDS, PERIOD_NS, START_NS, WIDTH, K, TinyBag, pic
 
 from feature_matcher_ros.datatypes import DistortionModel, Frame
 from feature_matcher_ros.errors import CalibrationError, FeatureMatcherError, SourceError
+from feature_matcher_ros.evaluation.bag_file import BagFile
 from feature_matcher_ros.evaluation.sequences import Modality, Selection, open_sequence
 from feature_matcher_ros.geometry import invert_pose, pose_from, rotation_from_vector
 
@@ -158,7 +159,8 @@ def test_depth_of_another_camera_needs_tf_static(tmp_path: Path) -> None:
     bag = rgbd_bag("mcap", "depth_camera")
     (tmp_path / "lost").mkdir()
     assert "where /camera/depth/image_raw stands to /camera/color/image_raw" in refusal(bag.write(tmp_path / "lost"))
-    bag.tf("/tf_static", START_NS, [("camera", "depth_camera", OTHER)])
+    for pose in (BASELINE, OTHER):  # the newest counts
+        bag.tf("/tf_static", START_NS, [("camera", "depth_camera", pose)])
     frame = frames_of(bag.write(tmp_path))[0]
     assert frame.depth is not None
     np.testing.assert_allclose(frame.depth.cam_from_depth, OTHER, atol=1e-12)
@@ -404,6 +406,9 @@ def test_which_poses_are_the_truth(tmp_path: Path) -> None:
 
 def test_a_bag_that_is_no_bag(tmp_path: Path) -> None:
     assert "does not exist" in refusal(tmp_path / "missing.bag")
+    for missing in ("missing.bag", "missing"):  # also where a bag and nothing else is asked for, as doctor does
+        with pytest.raises(SourceError, match=r"missing.* does not exist: give the file or folder of a bag"):
+            BagFile(tmp_path / missing)
     for suffix in (".bag", ".mcap", ".db3"):
         path = tmp_path / f"file{suffix}"
         path.write_bytes(b"")

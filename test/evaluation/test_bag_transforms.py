@@ -71,6 +71,29 @@ def test_what_never_moves_has_no_trajectory() -> None:
     assert tree.trajectory("stranger") is None
 
 
+def at(x: float) -> Float:
+    return pose_from(np.eye(3), [x, 0.0, 0.0])
+
+
+def test_the_newest_fixed_transform_counts() -> None:
+    tree = TransformTree()
+    for x in (1.0, 2.0):
+        tree.add([edge("base", "camera", at(x))], are_fixed=True)
+    np.testing.assert_array_equal(tree.fixed_transform("base", "camera"), at(2.0))
+    tree.add([edge("mast", "camera", at(0.1)), edge("base", "mast", at(0.5))], are_fixed=True)
+    np.testing.assert_array_equal(tree.fixed_transform("mast", "camera"), at(0.1))
+    np.testing.assert_allclose(tree.fixed_transform("base", "camera"), at(0.6))
+
+
+def test_poses_in_another_parent_are_no_part_of_a_trajectory() -> None:
+    tree = TransformTree()
+    tree.add([edge("elsewhere", "camera", at(99.0 + number), number) for number in range(3)])
+    tree.add([edge("world", "camera", at(float(number)), 10 + number) for number in range(3)])
+    trajectory = tree.trajectory("camera")
+    assert trajectory is not None
+    assert trajectory.world_from_cam[:, 0, 3].tolist() == [0.0, 1.0, 2.0]
+
+
 def test_a_ring_and_a_broken_rotation_do_no_harm() -> None:
     tree = TransformTree()
     tree.add([edge("a", "b", np.eye(4)), edge("b", "a", np.eye(4))])

@@ -1,9 +1,14 @@
 """What holds for every source: opening, choosing, selecting and skipping."""
 
+import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import feature_matcher
+from tiny_bags import TinyBag
 from tiny_datasets import (
     CALIBRATION,
     RIGHT,
@@ -114,6 +119,55 @@ def test_bags_are_told_from_datasets(tmp_path: Path) -> None:
     write_text(tmp_path / "no_metadata" / "x_0.mcap", "")
     write_text(tmp_path / "other" / "metadata.yaml", "author: someone\n")
     assert is_bag(tmp_path / "ros2") and is_bag(tmp_path / "no_metadata") and not is_bag(tmp_path / "other")
+
+
+@pytest.mark.parametrize("name", ["image_topic", "depth_camera_info_topic", "ground_truth_topic"])
+def test_topics_outside_bags_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "video.mp4").touch()
+    for source in (write_image_folder(tmp_path / "images"), tmp_path / "video.mp4"):
+        with pytest.raises(ConfigError, match=rf"^--{name.replace('_', '-')} /nope means nothing for"):
+            open_sequence(source, Selection(**{name: "/nope"}))  # type: ignore[arg-type]
+
+
+def test_a_layout_is_refused_where_there_is_none(tmp_path: Path) -> None:
+    bag = TinyBag("mcap")
+    bag.camera()
+    (tmp_path / "video.mp4").touch()
+    for source in (bag.write(tmp_path), tmp_path / "video.mp4"):
+        with pytest.raises(ConfigError, match=r"^--layout kitti means nothing for"):
+            open_sequence(source, Selection(layout="kitti"))
+
+
+@pytest.fixture
+def unreadable() -> Iterator[Path]:
+    """A folder that the user, who is not root meanwhile, may see but not read."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as parent:
+        Path(parent).chmod(0o755)
+        folder = Path(parent) / "closed"
+        folder.mkdir(mode=0)
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            yield folder
+        finally:
+            os.seteuid(user)
+
+
+def test_a_folder_that_may_not_be_read_is_one_sentence(unreadable: Path) -> None:
+    with pytest.raises(SourceError, match=r"closed' cannot be read \(Permission denied\): check its permissions"):
+        open_sequence(unreadable)
+
+
+def test_a_calibration_takes_the_place_of_the_sources_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_image_folder(tmp_path / "images")
+    other = write_text(tmp_path / "other.yaml", CALIBRATION.replace("50", "60"))
+    cameras = [next(iter(open_sequence(folder, s).frames())).camera for s in (None, Selection(calibration=other))]
+    assert [camera.K[0, 0] for camera in cameras] == [50.0, 60.0]
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "YAML calibration, instead of the source's own." in feature_matcher(capsys, "replay", "--help")[1]
 
 
 def test_one_image_is_not_a_sequence(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from feature_matcher_ros.errors import SourceError
 from feature_matcher_ros.evaluation.datasets import euroc, image_folder, kitti, seven_scenes, tum_rgbd, video
 from feature_matcher_ros.evaluation.image_files import IMAGE_SUFFIXES
-from feature_matcher_ros.evaluation.sequences import BAG_SUFFIXES, Selection, Sequence, is_bag
+from feature_matcher_ros.evaluation.sequences import BAG_SUFFIXES, TOPICS, Selection, Sequence, is_bag, refuse_names
 
 _MAX_NAMED = 8  # sequences named in a message
 
@@ -22,12 +22,13 @@ class Layout:
     looked_for: str
     matches: Callable[[Path], bool]
     open: Callable[[Path, Selection], Sequence]
+    topics: tuple[str, ...] = ()  # of the selection, those that name a folder here
 
 
 LAYOUTS = (
     Layout("tum_rgbd", tum_rgbd.LOOKED_FOR, tum_rgbd.matches, tum_rgbd.open_tum_rgbd),
     Layout("euroc", euroc.LOOKED_FOR, euroc.matches, euroc.open_euroc),
-    Layout("kitti", kitti.LOOKED_FOR, kitti.matches, kitti.open_kitti),
+    Layout("kitti", kitti.LOOKED_FOR, kitti.matches, kitti.open_kitti, ("image_topic",)),
     Layout("seven_scenes", seven_scenes.LOOKED_FOR, seven_scenes.matches, seven_scenes.open_seven_scenes),
 )
 # Only where no other fits: every dataset consists of folders with images.
@@ -40,11 +41,15 @@ def open_dataset(path: Path, selection: Selection) -> Sequence:
     Raises:
         SourceError: the layout is not known, or several fit.
         CalibrationError: the camera is unknown, or does not fit the images.
+        ConfigError: the selection names what such a source does not have.
     """
     if path.is_dir():
-        return choose_layout(path, selection.layout).open(path, selection)
+        layout = choose_layout(path, selection.layout)
+        refuse_names(path, selection, [name for name in TOPICS if name not in layout.topics])
+        return layout.open(path, selection)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise SourceError(f"'{path}' is one image: give the folder of the sequence that it belongs to.")
+    refuse_names(path, selection, [*TOPICS, "layout"])
     return video.open_video(path, selection)
 
 

@@ -1,0 +1,88 @@
+"""Run folders that are written a second time, and the command that measures them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import feature_matcher
+from synthetic_run import write_run
+from tiny_bags import TinyBag, stamp
+from tiny_datasets import write_image_folder
+
+from feature_matcher_ros.config import FrontEndConfig, override
+from feature_matcher_ros.evaluation.evaluate import evaluate_run
+from feature_matcher_ros.evaluation.replay import ReplayOptions, replay
+from feature_matcher_ros.geometry import pose_from
+
+FAST = override(FrontEndConfig(), {"extractor.name": "orb", "matcher.name": "mutual_nearest"})
+FOREIGN = ("notes.txt", "trajectory_best.tum", "topics.mcap", "topics/notes.txt")
+
+
+@pytest.fixture
+def used(tmp_path: Path) -> Path:
+    """The folder of a run with truth, topics and several segments."""
+    bag = TinyBag("mcap")
+    bag.camera()
+    for number in range(5):
+        bag.pose_stamped("/ground_truth/pose", stamp(number), pose_from(np.eye(3), [number, 0.0, 0.0]))
+    run = tmp_path / "run"
+    replay(bag.write(tmp_path), run, config=FAST)
+    for name in ("trajectory_0.tum", "trajectory_12.tum", "matches.mp4", "recording.rrd", "report.html", "report.json"):
+        (run / name).write_text("of the earlier run")
+    return run
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_replay_replaces_all_of_an_earlier_run_and_nothing_else(used: Path, tmp_path: Path) -> None:
+    assert {"ground_truth.tum", "topics/metadata.yaml", "topics/topics.mcap"} < files_of(used)
+    for name in FOREIGN:
+        (used / name).write_text("mine")
+    replay(write_image_folder(tmp_path / "images"), used, config=FAST, options=ReplayOptions(topics=False))
+    assert files_of(used) == {"run.json", "pairs.csv", "trajectory.tum", *FOREIGN}
+    assert all((used / name).read_text() == "mine" for name in FOREIGN)
+    evaluation = evaluate_run(used)
+    assert (evaluation.pairs, evaluation.tracks) == (None, None)
+    assert "There is no ground truth, so no error can be given." in evaluation.remarks
+
+
+def test_a_folder_that_held_no_run_loses_nothing(tmp_path: Path) -> None:
+    mine = tmp_path / "out" / "report.html"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    replay(write_image_folder(tmp_path / "images"), mine.parent, config=FAST)
+    assert mine.read_text() == "mine"
+
+
+def test_several_runs_are_measured_against_a_given_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [write_run(tmp_path / name, num_frames=40).folder for name in ("a", "b")]
+    arguments = ("evaluate", *runs, "-o", tmp_path / "both", "--ground-truth")
+    truth = tmp_path / "truth.tum"
+    (runs[0] / "ground_truth.tum").rename(truth)
+    (runs[1] / "ground_truth.tum").unlink()
+    code, out, _ = feature_matcher(capsys, *arguments, truth)
+    assert code == 0 and "ATE" in out
+    code, _, err = feature_matcher(capsys, *arguments, tmp_path / "missing.tum")
+    assert (code, err.count("\n")) == (1, 1) and "missing.tum" in err
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "sentence"),
+    [
+        ("run", ["-o", "elsewhere"], "--output is where a comparison is written"),
+        ("run", ["-s", "nonsense.key=3"], "--config and --set configure what matches image pairs"),
+        ("run", ["-c", "mine.yaml"], "--config and --set configure what matches image pairs"),
+        ("run", ["--plot", "layers.png"], "--plot draws what becomes of image pairs"),
+        ("pairs.json", ["--ground-truth", "truth.tum"], "--ground-truth is what runs are measured against"),
+        ("pairs.json", ["-o", "elsewhere"], "--output is where a comparison is written"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    path: str, arguments: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", num_frames=20)
+    (tmp_path / "pairs.json").touch()
+    code, _, err = feature_matcher(capsys, "evaluate", tmp_path / path, *arguments)
+    assert (code, err.count("\n")) == (1, 1) and sentence in err
