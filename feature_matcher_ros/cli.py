@@ -126,8 +126,8 @@ def evaluate(
     runs = [path for path in paths if path.suffix != ".json"]
     idle = {
         "--plot draws what becomes of image pairs: give a JSON file of such": plot is not None and not pair_sets,
-        "--config and --set configure what matches image pairs: give a JSON file of such": (
-            (config is not None or bool(settings)) and not pair_sets
+        "--config, --set and --matcher say what matches image pairs: give a JSON file of such": (
+            (config is not None or matcher is not None or bool(settings)) and not pair_sets
         ),
         "--ground-truth is what runs are measured against: give a run folder": ground_truth is not None and not runs,
         "--output is where a comparison is written: give several run folders": output is not None and len(runs) < 2,
@@ -181,6 +181,7 @@ def demo(
     with progress_bar("render the scene") as on_progress:
         write_demo_bag(output / "rendered_room", on_progress=on_progress)
     _replay(output / "rendered_room", output / "run", Selection(), configured(config, settings), ReplayOptions(), True)
+    console.print("the light is off for a part of the way: losing and finding again is part of it")
 
 
 def _replay(source: Path, output: Path, selection: Any, config: FrontEndConfig, options: Any, report: bool) -> None:
@@ -206,12 +207,15 @@ def _replay(source: Path, output: Path, selection: Any, config: FrontEndConfig, 
 def _report(run: Path, ground_truth: Path | None) -> None:
     from feature_matcher_ros.evaluation.evaluate import evaluate_run
     from feature_matcher_ros.evaluation.report import write_report
-    from feature_matcher_ros.evaluation.summary import summary_rows
+    from feature_matcher_ros.evaluation.summary import ABSENT, summary_rows
 
     with console.status("writing the report"):
         evaluation = evaluate_run(run, ground_truth)
         path = write_report(evaluation, run)
-    print_table(["", ""], summary_rows(evaluation), title=str(run))
+    rows = [(label, value) for label, value in summary_rows(evaluation) if value != ABSENT]
+    print_table(["", ""], rows, title=str(run))
+    if evaluation.trajectory is None:
+        console.print(f"no ground truth: for errors, feature-matcher evaluate {run} --ground-truth FILE")
     console.print(f"report: {path}")
 
 

@@ -72,8 +72,9 @@ def test_several_runs_are_measured_against_a_given_truth(tmp_path: Path, capsys:
     ("path", "arguments", "sentence"),
     [
         ("run", ["-o", "elsewhere"], "--output is where a comparison is written"),
-        ("run", ["-s", "nonsense.key=3"], "--config and --set configure what matches image pairs"),
-        ("run", ["-c", "mine.yaml"], "--config and --set configure what matches image pairs"),
+        ("run", ["-s", "nonsense.key=3"], "--config, --set and --matcher say what matches image pairs"),
+        ("run", ["--matcher", "lightglue"], "--config, --set and --matcher say what matches image pairs"),
+        ("run", ["-c", "mine.yaml"], "--config, --set and --matcher say what matches image pairs"),
         ("run", ["--plot", "layers.png"], "--plot draws what becomes of image pairs"),
         ("pairs.json", ["--ground-truth", "truth.tum"], "--ground-truth is what runs are measured against"),
         ("pairs.json", ["-o", "elsewhere"], "--output is where a comparison is written"),
