@@ -203,6 +203,17 @@ def test_cameras_come_late_and_change() -> None:
     rig.hear_info(Role.RIGHT, info(tx=0.0))
     with pytest.raises(CalibrationError, match=r"baseline from /left/image to /right/image is not known.*calibration"):
         rig.cameras("left", "right", (0, 0))
+    for x in (-0.5, -0.2):  # published anew, corrected
+        rig.hear_transforms(SimpleNamespace(transforms=[fixed_transform("right", "left", x)]))
+        pose = rig.cameras("left", "right", (0, 0)).second_pose
+        assert pose is not None and pose[0, 3] == x
+
+
+def fixed_transform(parent: str, child: str, x: float) -> Any:
+    header = SimpleNamespace(frame_id=parent, stamp=SimpleNamespace(sec=0, nanosec=0))
+    moved, turned = SimpleNamespace(x=x, y=0.0, z=0.0), SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0)
+    transform = SimpleNamespace(translation=moved, rotation=turned)
+    return SimpleNamespace(header=header, child_frame_id=child, transform=transform)
 
 
 def summary(**changes: Any) -> FrameSummary:
