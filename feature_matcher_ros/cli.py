@@ -214,8 +214,8 @@ def _report(run: Path, ground_truth: Path | None) -> None:
         path = write_report(evaluation, run)
     rows = [(label, value) for label, value in summary_rows(evaluation) if value != ABSENT]
     print_table(["", ""], rows, title=str(run))
-    if evaluation.trajectory is None:
-        console.print(f"no ground truth: for errors, feature-matcher evaluate {run} --ground-truth FILE")
+    for remark in evaluation.remarks:
+        console.print(remark, markup=False)
     console.print(f"report: {path}")
 
 

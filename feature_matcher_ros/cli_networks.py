@@ -58,6 +58,7 @@ def export(
 @weights_app.command("list")
 def list_weights(folder: FolderOption = None) -> None:
     """List the published weights with their licence and source."""
+    typer.echo(f"{'name':<22}{'here':<8}licence and source")
     for entry in PUBLISHED_WEIGHTS:
         is_here = ((folder or default_weights_folder()) / entry.file_name).is_file()
         typer.echo(f"{entry.name:<22}{'pulled' if is_here else '-':<8}{entry.licence}\n{'':<30}{entry.url}")

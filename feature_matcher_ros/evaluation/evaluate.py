@@ -184,7 +184,7 @@ def _trajectory_against(
     estimate: Trajectory | None, truth: Trajectory | None, metric: bool, remarks: list[str]
 ) -> tuple[TrajectoryAccuracy | None, AlignedTrajectory | None]:
     if truth is None:
-        remarks.append("There is no ground truth, so no error can be given.")
+        remarks.append("There is no ground truth, so no error can be given: evaluate it with --ground-truth FILE.")
         return None, None
     if estimate is None:
         remarks.append("No frame was given a place, so there is no trajectory to compare with the truth.")
