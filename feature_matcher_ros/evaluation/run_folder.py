@@ -82,6 +82,12 @@ class RunFolder:
     def topics(self) -> Path:
         return self.path / "topics"
 
+    def writes(self, path: Path) -> bool:
+        """Whether a file or folder is one that a run writes here."""
+        path = path.resolve()
+        is_file_of_run = path.parent == self.path.resolve() and bool(_FILES.fullmatch(path.name))
+        return is_file_of_run or self.topics.resolve() in (path, *path.parents)
+
     def clear(self) -> None:
         """Remove an earlier run, and nothing that it did not write; a folder without ``run.json`` holds none.
 

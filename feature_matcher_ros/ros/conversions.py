@@ -24,6 +24,8 @@ from feature_matcher_ros.ros.messages import (
 )
 
 UNKNOWN_VARIANCE = 1e6  # square metres, or square radians
+# Where a segment begins its place is known exactly; zeros mean unknown to some readers, and cannot be inverted.
+_LEAST_VARIANCE = 1e-9
 
 # From the axes of a camera (z forward, x right, y down) to those of REP-103 (x forward, y left, z up).
 ODOM_FROM_WORLD = pose_from([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], np.zeros(3))
@@ -73,7 +75,9 @@ def odometry_message(make: MessageFactory, result: FrontEndResult, odom_frame_id
     assert result.odometry is not None
     pose, unknown = odom_from_cam(result), np.eye(6) * UNKNOWN_VARIANCE
     known = result.odometry.covariance
-    covariance = unknown if known is None else move_covariance(pose_from(pose[:3, :3], np.zeros(3)), known)
+    covariance = unknown
+    if known is not None:
+        covariance = move_covariance(pose_from(pose[:3, :3], np.zeros(3)), known) + np.eye(6) * _LEAST_VARIANCE
     still = make("geometry_msgs/msg/Twist", linear=make_vector(make, [0, 0, 0]), angular=make_vector(make, [0, 0, 0]))
     return make(
         "nav_msgs/msg/Odometry",

@@ -10,6 +10,7 @@ from tiny_bags import TinyBag, stamp
 from tiny_datasets import write_image_folder
 
 from feature_matcher_ros.config import FrontEndConfig, override
+from feature_matcher_ros.errors import OutputError
 from feature_matcher_ros.evaluation.evaluate import evaluate_run
 from feature_matcher_ros.evaluation.replay import ReplayOptions, replay
 from feature_matcher_ros.geometry import pose_from
@@ -54,6 +55,14 @@ def test_a_folder_that_held_no_run_loses_nothing(tmp_path: Path) -> None:
     mine.write_text("mine")
     replay(write_image_folder(tmp_path / "images"), mine.parent, config=FAST)
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("part", ["matches.mp4", "topics", "topics/topics.mcap"])
+def test_a_run_is_not_replaced_by_a_replay_of_itself(used: Path, part: str) -> None:
+    before = files_of(used)
+    with pytest.raises(OutputError, match=r"belongs to the run in .* choose another --output"):
+        replay(used / part, used, config=FAST)
+    assert files_of(used) == before
 
 
 def test_several_runs_are_measured_against_a_given_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -216,6 +216,11 @@ def test_the_covariance_of_odometry_is_that_of_the_camera_about_the_fixed_axes()
     np.testing.assert_allclose(np.cov(np.array(errors).T), covariance, atol=0.03 * covariance.diagonal().max())
 
 
+def test_the_covariance_of_odometry_can_be_inverted_where_a_segment_begins() -> None:
+    begin = topics_of(replace(RESULT, odometry=replace(RESULT.odometry, covariance=np.zeros((6, 6)))))[ODOMETRY]
+    assert np.linalg.eigvalsh(begin.pose.covariance.reshape(6, 6))[0] > 0.0
+
+
 def test_motion_between_two_odometry_messages_is_that_of_the_camera() -> None:
     later = replace(RESULT, odometry=Odometry(WORLD_FROM_CAM @ METRIC.cam1_from_cam0, ScaleSource.STEREO, 2))
     one, two = (matrix_from_pose(topics_of(result)[ODOMETRY].pose.pose) for result in (RESULT, later))
