@@ -9,13 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from feature_matcher_ros.cli_console import console, print_table, progress_bar
+from feature_matcher_ros.errors import ConfigError
 
 
 def bench(
     output: Annotated[Path, typer.Option("--output", "-o", help="JSON file to write.")] = Path("bench.json"),
     graphs: Annotated[
         list[Path] | None,
-        typer.Option(help="Time only the matching network of this folder. Repeatable for detector-free ones."),
+        typer.Option(
+            help="Time only the matching network of this folder. Repeatable for detector-free ones, and for SuperGlue "
+            "beside LightGlue."
+        ),
     ] = None,
     points: Annotated[Path | None, typer.Option(help="Folder of the extractor's graphs; otherwise SIFT.")] = None,
     weights: Annotated[
@@ -38,19 +42,26 @@ def bench(
     from feature_matcher_ros.runtimes.manifest import read_manifest
     from feature_matcher_ros.runtimes.shipped_graphs import find_shipped_graphs, shipped_graphs
 
-    if graphs and (len(graphs) > 1 or read_manifest(graphs[0]).method in DENSE_METHODS):
-        dense = DenseSetting(tuple(graphs), tuple(pairs or ()), num_threads=threads, runtime=runtime or "onnx")
+    others, superglue = _without_superglue(graphs or [])
+    if superglue is not None and (len(others) != 1 or runtime is not None):
+        raise ConfigError(
+            "SuperGlue is timed beside LightGlue on the same points: give a folder of either as --graphs, no --runtime."
+        )
+    if len(others) > 1 or (others and read_manifest(others[0]).method in DENSE_METHODS):
+        dense = DenseSetting(tuple(others), tuple(pairs or ()), num_threads=threads, runtime=runtime or "onnx")
         _bench_dense(dense, output)
         return
-    folder = graphs[0] if graphs else shipped_graphs("lightglue_sift")
-    if not graphs and weights is None and find_spec("torch") and find_spec("onnx"):
+    folder = others[0] if others else shipped_graphs("lightglue_sift")
+    if not others and weights is None and find_spec("torch") and find_spec("onnx"):
         weights = folder.with_suffix(".safetensors")
     sizes = tuple(sorted(set(keypoints or (KEYPOINTS if runtime is None else RUNTIME_KEYPOINTS))))
-    setting = LearnedSetting(folder, points, weights, tuple(pairs or ()), sizes, num_threads=threads)
+    setting = LearnedSetting(
+        folder, points, weights, superglue, tuple(pairs or ()), keypoints=sizes, num_threads=threads
+    )
     if runtime is not None:
         _bench_runtime(setting, runtime, output)
         return
-    if not graphs:
+    if not others:
         _bench_stages(output)
         dense_folder = find_shipped_graphs("efficient_loftr")
         if dense_folder is not None:
@@ -58,6 +69,16 @@ def bench(
             _bench_dense(dense, output.with_stem(f"{output.stem}_detector_free"))
         output = output.with_stem(f"{output.stem}_learned")
     _bench_learned(setting, output, plot)
+
+
+def _without_superglue(graphs: list[Path]) -> tuple[list[Path], Path | None]:
+    """The folders of other networks, and that of a SuperGlue network."""
+    from feature_matcher_ros.matchers.superglue_graphs import METHOD
+    from feature_matcher_ros.runtimes.manifest import read_manifest
+
+    superglue = [folder for folder in graphs if read_manifest(folder).method == METHOD]
+    others = [folder for folder in graphs if folder not in superglue]
+    return others, superglue[-1] if superglue else None
 
 
 def _bench_stages(output: Path) -> None:

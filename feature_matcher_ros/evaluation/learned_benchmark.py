@@ -23,15 +23,18 @@ from feature_matcher_ros.evaluation.learned_contenders import (
     DEPTH,
     ONNX,
     TORCH,
+    GivenPoints,
     Key,
     LearnedSetting,
     PointPair,
     contenders,
     point_pairs,
     require_same_matches,
+    superglue_contender,
 )
 from feature_matcher_ros.matchers.lightglue import LightGlue
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs
+from feature_matcher_ros.models.superglue_config import SuperGlueConfig
 from feature_matcher_ros.runtimes.manifest import announce_licence, read_manifest
 
 
@@ -40,7 +43,7 @@ class LearnedRow:
     """One contender at one number of keypoints; medians over all turns."""
 
     runtime: str
-    mode: str  # of ``MODES``
+    mode: str  # of ``MODES``, or SUPERGLUE
     max_keypoints: int
     num_points: float  # mean over the images
     num_turns: int
@@ -48,7 +51,7 @@ class LearnedRow:
     median_ms: float
     cpu_ms: float  # of all threads together
     over_torch: float | None  # how many times faster than torch in the same mode
-    over_all_layers: float | None  # how many times faster than the same runtime with all layers and points
+    over_all_layers: float | None  # how many times faster than LightGlue, same runtime, with all layers and points
     gflops: float  # arithmetic of the layers that were run, over the time
     gemm_share: float  # of that, what a large matrix product reached at the same time
     over_depth: float | None = None  # how many times faster than the same runtime that stops as early with all points
@@ -168,21 +171,37 @@ def network_gflop(graphs: LightGlueGraphs, matches: Matches) -> float:
     return 2e-9 * total
 
 
+def superglue_gflop(config: SuperGlueConfig, num_points: tuple[int, int]) -> float:
+    """The same for SuperGlue, as its authors have it; the iterations of its transport are not products.
+
+    Each of a layer's two attentions has ten linear layers' worth of w² for each point, and two products.
+    """
+    points0, points1 = num_points
+    width, both = config.width, points0 + points1
+    encoder = sum(before * after for before, after in pairwise((3, *config.encoder_widths, width)))
+    total = both * float(encoder + config.layers * 20 * width**2 + width**2)
+    total += config.layers * 2.0 * width * both**2 + points0 * points1 * width
+    return 2e-9 * total
+
+
 def _measure(setting: LearnedSetting, size: int) -> _Measured:
     logging.getLogger("feature_matcher_ros").addHandler(logging.NullHandler())  # this is a process of its own
     matchers, notes = contenders(setting)
     pairs = point_pairs(setting, size)
     require_same_matches(matchers, pairs[0])
-    turns, gemm = _take_turns(matchers, pairs, setting)
+    superglue = superglue_contender(setting)
+    for matcher in superglue.values():
+        matcher.match(*pairs[0])
+    turns, gemm = _take_turns({**matchers, **superglue}, pairs, setting)
     num_points = float(np.mean([len(features) for pair in pairs for features in pair]))
-    rows = {key: _row(key, size, num_points, turns, gemm) for key in matchers}
+    rows = {key: _row(key, size, num_points, turns, gemm) for key in turns}
     full = (ONNX, ALL_LAYERS)
     budget = measure_budget(matchers[full], pairs, size, rows[full].median_ms)
     return _Measured(tuple(rows.values()), budget, tuple(gemm), notes)
 
 
 def _take_turns(
-    matchers: Mapping[Key, LightGlue], pairs: Sequence[PointPair], setting: LearnedSetting
+    matchers: Mapping[Key, LightGlue | GivenPoints], pairs: Sequence[PointPair], setting: LearnedSetting
 ) -> tuple[dict[Key, list[_Turn]], list[float]]:
     """Turns of all contenders, and the speeds of a matrix product in between."""
     turns: dict[Key, list[_Turn]] = {key: [] for key in matchers}
@@ -197,16 +216,22 @@ def _take_turns(
     return turns, gemm
 
 
-def _alternating(matchers: Mapping[Key, LightGlue], number: int) -> Iterator[tuple[Key, LightGlue]]:
+def _alternating(
+    matchers: Mapping[Key, LightGlue | GivenPoints], number: int
+) -> Iterator[tuple[Key, LightGlue | GivenPoints]]:
     """In one order and then in the other: nobody always comes after the same one."""
     return iter(list(matchers.items())[:: -1 if number % 2 else 1])
 
 
-def _turn(matcher: LightGlue, pair: PointPair) -> _Turn:
+def _turn(matcher: LightGlue | GivenPoints, pair: PointPair) -> _Turn:
     begun_ns, cpu_ns = time.perf_counter_ns(), time.process_time_ns()
     matches = matcher.match(*pair)
     elapsed_ms, cpu_ms = (time.perf_counter_ns() - begun_ns) * 1e-6, (time.process_time_ns() - cpu_ns) * 1e-6
-    return _Turn(elapsed_ms, cpu_ms, matches.layers_run or 0, network_gflop(matcher.graphs, matches))
+    if isinstance(matcher, LightGlue):
+        gflop = network_gflop(matcher.graphs, matches)
+    else:
+        gflop = superglue_gflop(matcher.graphs.config, (len(pair[0]), len(pair[1])))
+    return _Turn(elapsed_ms, cpu_ms, matches.layers_run or 0, gflop)
 
 
 def _row(

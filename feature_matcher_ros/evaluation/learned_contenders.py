@@ -22,6 +22,8 @@ from feature_matcher_ros.extractors.extractor import Extractor
 from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule
 from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, open_lightglue
+from feature_matcher_ros.matchers.superglue import SuperGlue
+from feature_matcher_ros.matchers.superglue_graphs import SuperGlueGraphs, open_superglue
 from feature_matcher_ros.runtimes.manifest import read_manifest
 
 ALL_LAYERS, WIDTH, DEPTH, ADAPTIVE = "all layers", "width", "depth", "depth and width"
@@ -34,6 +36,7 @@ MODES: Mapping[str, LightGlueRules] = {
 KEYPOINTS = (256, 512, 1024, 2048, 4096)
 RUNTIME_KEYPOINTS = (512, 1024, 2048)  # as many as engines take, unless they are built for more
 ONNX, TORCH, COMPILED = "onnx", "torch", "torch.compile"
+SUPERGLUE = "superglue"  # stands for a mode: it has no other
 _MIN_SAME = 0.95  # share of the matches that all contenders find, or their weights are not the same
 _DEMO_RATE_HZ = 5.0  # the demo's camera then moves by about 16 px from frame to frame
 
@@ -49,12 +52,40 @@ class LearnedSetting:
     graphs: Path
     points: Path | None = None  # graphs of the extractor; None: SIFT
     weights: Path | None = None  # those of the graphs, for torch; None: without torch
+    superglue: Path | None = None  # graphs of a SuperGlue network for the same points; None: without it
     pairs: tuple[Path, ...] = ()  # JSON files; none: rendered frames
     keypoints: tuple[int, ...] = KEYPOINTS
     num_threads: int = 2
     max_pairs: int = 5  # of each file, spread over it
     repetitions: int = 3
     max_seconds: float = 120.0  # for each number of keypoints, when every contender had its turn
+
+
+class GivenPoints:
+    """SuperGlue on points that were found before; their states are part of a pair, as they are for LightGlue."""
+
+    def __init__(self, graphs: SuperGlueGraphs) -> None:
+        self._matcher = SuperGlue(NoExtractor(), graphs)
+
+    @property
+    def graphs(self) -> SuperGlueGraphs:
+        return self._matcher.graphs
+
+    def match(self, features0: Features, features1: Features) -> Matches:
+        """Likewise.
+
+        Raises:
+            MatcherError: the points are not of the kind that the network was trained for.
+        """
+        return self._matcher.match(self._matcher.with_states(features0), self._matcher.with_states(features1))
+
+
+@cache
+def superglue_contender(setting: LearnedSetting) -> Mapping[Key, GivenPoints]:
+    """SuperGlue if there is one, opened once in a process."""
+    if setting.superglue is None:
+        return {}
+    return {(ONNX, SUPERGLUE): GivenPoints(open_superglue(setting.superglue, ONNX, setting.num_threads))}
 
 
 @cache

@@ -45,13 +45,24 @@ class SuperGlue:
     def name(self) -> str:
         return METHOD
 
+    @property
+    def graphs(self) -> SuperGlueGraphs:
+        return self._graphs
+
     def extract(self, image: Image, mask: Image | None = None) -> SuperGlueFeatures:
         """Points of an (H, W) grey or (H, W, 3) BGR image with their states, none where the mask is 0.
 
         Raises:
             MatcherError: they are not of the kind that the network was trained for, or not finite.
         """
-        features = self._extractor.extract(image, mask)
+        return self.with_states(self._extractor.extract(image, mask))
+
+    def with_states(self, features: Features) -> SuperGlueFeatures:
+        """The points of an image with their states, which a pair needs of both images.
+
+        Raises:
+            MatcherError: they are not of the kind that the network was trained for, or not finite.
+        """
         return SuperGlueFeatures(
             features.keypoints,
             features.keypoint_scores,

@@ -17,12 +17,19 @@ from feature_matcher_ros.errors import MatcherError, OutputError
 from feature_matcher_ros.evaluation import learned_benchmark, learned_contenders
 from feature_matcher_ros.evaluation.benchmark_machine import MatrixProduct
 from feature_matcher_ros.evaluation.budget_benchmark import budget_table, measure_budget
-from feature_matcher_ros.evaluation.learned_benchmark import LearnedBenchmark, LearnedRow, learned_table, network_gflop
+from feature_matcher_ros.evaluation.learned_benchmark import (
+    LearnedBenchmark,
+    LearnedRow,
+    learned_table,
+    network_gflop,
+    superglue_gflop,
+)
 from feature_matcher_ros.evaluation.learned_benchmark_plot import plot_learned_benchmark
 from feature_matcher_ros.evaluation.learned_contenders import MODES, LearnedSetting, require_same_matches
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, Stage
 from feature_matcher_ros.models.dense_config import DenseTuning
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
+from feature_matcher_ros.models.superglue_config import SuperGlueConfig
 
 ROW = LearnedRow("onnx", "all layers", 512, 500.0, 4, 5.5, 40.0, 70.0, 1.5, None, 60.0, 0.5)
 BENCHMARK = LearnedBenchmark("a machine", "lightglue net", "sift", ("pairs",), 2, 120.0, 140.0, ("a note",), (ROW,), ())
@@ -76,7 +83,7 @@ def test_all_contenders_take_turns_on_the_same_points(
 ) -> None:
     """Without torch's compiler, which takes a minute; that it is missing is said."""
     monkeypatch.setattr(learned_contenders, "_problem_of", lambda graphs: "no compiler")
-    setting = LearnedSetting(*(network[0], None, network[1], (pairs,)), keypoints=(60,), repetitions=2)
+    setting = LearnedSetting(network[0], None, network[1], pairs=(pairs,), keypoints=(60,), repetitions=2)
     measured = learned_benchmark._measure(setting, 60)
     assert {(row.runtime, row.mode) for row in measured.rows} == {
         (name, mode) for name in ("torch", "onnx") for mode in MODES
@@ -91,8 +98,40 @@ def test_all_contenders_take_turns_on_the_same_points(
         assert (row.over_depth is not None) == (row.mode == "depth and width")
 
 
+def test_superglue_takes_its_turns_beside_lightglue(network: tuple[Path, Path], pairs: Path, tmp_path: Path) -> None:
+    """Both on the same points; it has one mode, and its layers are more work than LightGlue's."""
+    import torch
+    from superglue_checkpoint import nearest_neighbour_tensors
+
+    from feature_matcher_ros.export.from_checkpoint import export_checkpoint
+
+    torch.save(nearest_neighbour_tensors(width=128), tmp_path / "nearest.pth")
+    export_checkpoint(tmp_path / "nearest.pth", tmp_path / "superglue", licence="CC0-1.0")
+    setting = LearnedSetting(network[0], superglue=tmp_path / "superglue", pairs=(pairs,), keypoints=(60,))
+    rows = {row.mode: row for row in learned_benchmark._measure(setting, 60).rows}
+    assert rows.keys() == {*MODES, "superglue"}
+    found = rows["superglue"]
+    assert (found.runtime, found.layers_run, found.over_torch, found.over_depth) == ("onnx", 1.0, None, None)
+    assert found.over_all_layers is not None and found.num_turns == rows["all layers"].num_turns
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", ["feature-matcher", "bench", "--graphs", str(tmp_path / "superglue")])
+        main()
+    assert stop.value.code == 1
+
+
+def test_the_arithmetic_of_superglue_is_that_of_its_products() -> None:
+    """Every product of matrices (m, k) by (k, n) has m k n multiplications; a layer is twice an attention."""
+    config, n0, n1 = SuperGlueConfig(width=8, encoder_widths=(5,), layers=3), 30, 20
+    encoder = sum((n0 + n1) * k * n for k, n in ((3, 5), (5, 8)))
+    linear = sum((n0 + n1) * k * n for k, n in [(8, 8)] * 4 + [(16, 16), (16, 8)])
+    attended = [(n0, n0), (n1, n1)], [(n0, n1), (n1, n0)]
+    layers = 3 * sum(linear + sum(2 * n * m * 8 for n, m in pairs) for pairs in attended)
+    head = (n0 + n1) * 8 * 8 + n0 * n1 * 8
+    assert superglue_gflop(config, (n0, n1)) == pytest.approx(2e-9 * (encoder + layers + head))
+
+
 def test_a_budget_is_measured_on_the_network_itself(network: tuple[Path, Path], pairs: Path) -> None:
-    setting = LearnedSetting(network[0], None, None, (pairs,), keypoints=(60,))
+    setting = LearnedSetting(network[0], pairs=(pairs,), keypoints=(60,))
     matcher = learned_contenders.contenders(setting)[0]["onnx", "all layers"]
     before, points = matcher.rules, learned_contenders.point_pairs(setting, 60)
     ample, tiny = (measure_budget(matcher, points, 60, all_layers_ms) for all_layers_ms in (1e6, 1e-6))

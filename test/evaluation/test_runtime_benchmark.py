@@ -27,7 +27,7 @@ ALL_GRAPHS = {"embed", "stage1", "stage2", "stage3", "head3"}
 
 
 def test_every_graph_is_timed_beside_torch_and_they_add_up(network: tuple[Path, Path], pairs: Path) -> None:
-    setting = LearnedSetting(*(network[0], None, network[1], (pairs,)), keypoints=(60,), repetitions=2)
+    setting = LearnedSetting(network[0], None, network[1], pairs=(pairs,), keypoints=(60,), repetitions=2)
     names = runtime_benchmark._names(setting, "onnx")
     assert names == ("onnx", "torch"), "compiled on a GPU only"
     rows, graphs = runtime_benchmark._measure(setting, names, 60)
