@@ -55,7 +55,7 @@ def train(
     options = TrainerOptions(device=choose_device(device), num_workers=workers)
     places = TrainingPlaces(output, photographs, initial, views)
     with progress_bar("views") as on_views:
-        scenes = make_scenes(config, places, on_views)
+        scenes = make_scenes(config, places, on_views, str(options.device))
     trained = run_training(config, places, scenes, options, _show)
     if not is_first_process():
         return

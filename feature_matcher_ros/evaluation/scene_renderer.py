@@ -69,8 +69,8 @@ class Scene:
         self.quads = tuple(quads)
         textures = {id(quad.texture): _as_color(quad.texture, color) for quad in quads}
         places, height = _pack(textures)
-        self._level_start = np.cumsum([0] + [height >> level for level in range(PYRAMID_LEVELS - 1)])
-        self._pyramid = _build_pyramid([(textures[key], places[key]) for key in textures], height)
+        self.level_start = np.cumsum([0] + [height >> level for level in range(PYRAMID_LEVELS - 1)])  # rows
+        self.pyramid = _build_pyramid([(textures[key], places[key]) for key in textures], height)
         self._geometry = np.array([[quad.corner, quad.edge_s, quad.edge_t] for quad in quads], np.float64)
         size = np.array([quad.texture.shape[1::-1] for quad in quads])
         start = np.array([places[id(quad.texture)] for quad in quads])
@@ -109,8 +109,8 @@ class Scene:
 
     def _at_level(self, x: Map, y: Map, level: NDArray[np.int8]) -> Image:
         scale = np.take(0.5 ** np.arange(PYRAMID_LEVELS, dtype=np.float32), level)
-        row = np.take((self._level_start - 0.5).astype(np.float32), level)
-        return np.asarray(cv2.remap(self._pyramid, x * scale - 0.5, y * scale + row, cv2.INTER_LINEAR))
+        row = np.take((self.level_start - 0.5).astype(np.float32), level)
+        return np.asarray(cv2.remap(self.pyramid, x * scale - 0.5, y * scale + row, cv2.INTER_LINEAR))
 
 
 class RayGrid:
@@ -174,7 +174,7 @@ def render_view(scene: Scene, grid: RayGrid, world_from_cam: Float) -> RenderedV
             rays = grid.x[part], grid.y[part]
             hits.add(quad, rays, matrices[quad].astype(np.float32), scene.texels(quad), part)
     image = _shade(scene, hits, matrices, grid)
-    _smooth_outlines(image, scene, hits, matrices, grid)
+    _smoothoutlines(image, scene, hits, matrices, grid)
     with np.errstate(divide="ignore"):
         depth = np.where(hits.quad >= 0, 1.0 / hits.inverse_depth, np.nan).astype(np.float32)
     return RenderedView(image, depth, hits.quad)
@@ -202,9 +202,9 @@ def _shade(scene: Scene, hits: _Hits, matrices: Float, grid: RayGrid) -> Image:
     return image
 
 
-def _smooth_outlines(image: Image, scene: Scene, hits: _Hits, matrices: Float, grid: RayGrid) -> None:
+def _smoothoutlines(image: Image, scene: Scene, hits: _Hits, matrices: Float, grid: RayGrid) -> None:
     """Replace the pixels where two quads meet by the mean of several rays each."""
-    outline = _outlines(hits.quad)
+    outline = outlines(hits.quad)
     candidates = np.unique(hits.quad[outline])
     for pixels in _batches(outline):
         rays = grid.around(pixels)
@@ -214,7 +214,7 @@ def _smooth_outlines(image: Image, scene: Scene, hits: _Hits, matrices: Float, g
         image[pixels] = np.rint(_shade(scene, fine, matrices, grid).mean(axis=0, dtype=np.float32))
 
 
-def _outlines(quads: NDArray[np.int16]) -> NDArray[np.bool_]:
+def outlines(quads: NDArray[np.int16]) -> NDArray[np.bool_]:
     """Pixels with another quad to the right, left, above or below."""
     outline = np.zeros(quads.shape, np.bool_)
     across, down = quads[:, 1:] != quads[:, :-1], quads[1:] != quads[:-1]

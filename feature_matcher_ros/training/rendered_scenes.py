@@ -16,6 +16,7 @@ from feature_matcher_ros.training.photometric import random_exposure
 from feature_matcher_ros.training.views import Picture, ScenePoints
 
 Rng = np.random.Generator
+Render = Callable[[Float], RenderedView]  # of a scene, from a place
 
 _NUM_BOXES = (6, 16)
 _PANEL_M = 1.8  # width of a photograph on a wall
@@ -25,21 +26,31 @@ _MIN_DEPTH_M = 0.35  # of the median pixel
 _MAX_ATTEMPTS = 20
 
 
-def rendered_pictures(photograph: Callable[[], Image], count: int, size: tuple[int, int], rng: Rng) -> list[Picture]:
+def rendered_pictures(
+    photograph: Callable[[], Image], count: int, size: tuple[int, int], rng: Rng, device: str = "cpu"
+) -> list[Picture]:
     """Images (width, height) of one random room, from places around a common one.
 
-    ``photograph`` gives the next image to hang.
+    ``photograph`` gives the next image to hang; a ``device`` other than the CPU renders with torch.
     """
     scene = Scene(_random_room(photograph, rng))
     camera = _random_camera(size, rng)
-    grid = RayGrid(camera)
-    base = _random_place(scene, grid, rng)
+    render = _renderer(scene, RayGrid(camera), device)
+    base = _random_place(scene, render, rng)
     pictures = []
     for number in range(count):
         reach = number / max(1, count - 1)  # from near the common place to far from it
-        pose, view = _visible(scene, grid, partial(_moved, base, reach, rng))
+        pose, view = _visible(render, partial(_moved, base, reach, rng))
         pictures.append(_picture(view, camera, pose, rng))
     return pictures
+
+
+def _renderer(scene: Scene, grid: RayGrid, device: str) -> Render:
+    if device == "cpu":
+        return partial(render_view, scene, grid)
+    from feature_matcher_ros.training.torch_renderer import TorchRenderer
+
+    return TorchRenderer(scene, grid, device)
 
 
 def _picture(view: RenderedView, camera: Camera, world_from_cam: Float, rng: Rng) -> Picture:
@@ -119,7 +130,7 @@ def _random_camera(size: tuple[int, int], rng: Rng) -> Camera:
     return Camera(K=K, width=size[0], height=size[1])
 
 
-def _random_place(scene: Scene, grid: RayGrid, rng: Rng) -> Float:
+def _random_place(scene: Scene, render: Render, rng: Rng) -> Float:
     """A pose ``world_from_cam`` from which something is to be seen."""
     high = np.max([quad.corner for quad in scene.quads], axis=0)
 
@@ -127,7 +138,7 @@ def _random_place(scene: Scene, grid: RayGrid, rng: Rng) -> Float:
         center = rng.uniform(_MARGIN_M, np.maximum(high - _MARGIN_M, _MARGIN_M + 0.1))
         return _looking(center, rng.uniform(-np.pi, np.pi), rng.normal(0.0, 0.25), rng.normal(0.0, 0.1))
 
-    return _visible(scene, grid, place)[0]
+    return _visible(render, place)[0]
 
 
 def _moved(base: Float, reach: float, rng: Rng) -> Float:
@@ -139,11 +150,11 @@ def _moved(base: Float, reach: float, rng: Rng) -> Float:
     return base @ moved
 
 
-def _visible(scene: Scene, grid: RayGrid, place: Callable[[], Float]) -> tuple[Float, RenderedView]:
+def _visible(render: Render, place: Callable[[], Float]) -> tuple[Float, RenderedView]:
     """The first of some random places that is neither outside of the room nor with its face to a wall."""
     for _ in range(_MAX_ATTEMPTS):
         pose = place()
-        view = render_view(scene, grid, pose)
+        view = render(pose)
         nothing = float(np.mean(view.quad_index < 0))
         if nothing < _MAX_SHARE_OF_BLACK and np.nanmedian(view.depth_m) > _MIN_DEPTH_M:
             break

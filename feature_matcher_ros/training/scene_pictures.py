@@ -20,15 +20,15 @@ _PHOTOGRAPHS_PER_ROOM = 40
 
 
 def scene_pictures(
-    config: DataConfig, photographs: Sequence[Path], number: int, rng: np.random.Generator
+    config: DataConfig, photographs: Sequence[Path], number: int, rng: np.random.Generator, device: str = "cpu"
 ) -> list[Picture]:
-    """All images of a scene; without photographs, procedural images take their place."""
+    """All images of a scene; without photographs, procedural images take their place. A ``device`` renders rooms."""
     if not config.is_rendered(number):
         photograph = _photograph(photographs, number)
         return flat_pictures(photograph, config.views_per_scene, config.image_size, rng)
     chosen = rng.integers(0, len(photographs) or _NUM_PROCEDURAL, _PHOTOGRAPHS_PER_ROOM)
     draw = draw_photographs([_photograph(photographs, int(choice)) for choice in chosen], rng)
-    return rendered_pictures(draw, config.views_per_scene, config.image_size, rng)
+    return rendered_pictures(draw, config.views_per_scene, config.image_size, rng, device)
 
 
 def _photograph(photographs: Sequence[Path], number: int) -> Image:

@@ -42,9 +42,14 @@ class Trained:
 
 
 def make_scenes(
-    config: TrainingConfig, places: TrainingPlaces, on_progress: Counted = lambda done, total: None
+    config: TrainingConfig,
+    places: TrainingPlaces,
+    on_progress: Counted = lambda done, total: None,
+    device: str = "cpu",
 ) -> list[list[Any]]:
     """Make the views that are missing, in parallel processes, and read the views of all scenes.
+
+    A GPU as ``device`` renders rooms; their images differ from the CPU's by a few grey levels.
 
     Raises:
         SourceError: there is nothing to train on.
@@ -53,7 +58,7 @@ def make_scenes(
     photographs = find_photographs(places.photographs) if places.photographs else []
     store = ViewStore(places.views or places.output / "views", config.data, task_of(config).view_format, photographs)
     if is_first_process():
-        store.prepare(on_progress=on_progress)
+        store.prepare(on_progress=on_progress, device=device)
     if distributed.is_initialized():
         distributed.barrier()
     return [store.read(number) for number in range(len(store))]
