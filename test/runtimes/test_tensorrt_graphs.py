@@ -25,7 +25,9 @@ from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule
 from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
 from feature_matcher_ros.runtimes import open_runtime
+from feature_matcher_ros.runtimes.driver_graphs import StreamGraph
 from feature_matcher_ros.runtimes.engine_manifest import Environment
+from feature_matcher_ros.runtimes.tensorrt_library import driver_problem
 from feature_matcher_ros.runtimes.tensorrt_runtime import TensorRtRuntime
 
 BUILT_FOR = Environment("tensorrt", "10.9.0", "13.0", ("8.9",))
@@ -166,7 +168,7 @@ def test_few_graphs_are_kept_and_all_is_given_back(machine: Machine) -> None:
     assert machine.driver.graphs == {}, "they are not needed once they have been instantiated"
     gc.collect()
     engine = machine.opened[-1]
-    assert sum(isinstance(found, FakeContext) and found._engine is engine for found in gc.get_objects()) == 8 + 1
+    assert sum(type(found) is FakeContext and found._engine is engine for found in gc.get_objects()) == 8 + 1
     held = runtime.run(given(31, 31))["certainty"]
     assert machine.driver.num_launched > 0
     del runtime
@@ -226,3 +228,50 @@ def test_the_other_flavour_captures_by_itself(
         for seed in range(2 * SEEN):
             check(runtime, 30, 20, seed)
         assert other.driver.num_instantiated == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(driver_problem() is not None, reason="there is no GPU")
+def test_the_real_driver_captures_a_stream_and_refuses_what_it_must() -> None:
+    torch = pytest.importorskip("torch", reason="it gives the stream and the work")
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    numbers, stream = torch.zeros(4, device="cuda"), torch.cuda.Stream()
+    torch.cuda.synchronize()
+
+    def work() -> bool:
+        with torch.cuda.stream(stream):
+            numbers.add_(1.0)
+        return True
+
+    work()
+    graph = StreamGraph(stream.cuda_stream, work)
+    stream.synchronize()
+    assert numbers.tolist() == [1.0] * 4, "what is captured is not done"
+    for _ in range(3):
+        graph.launch()
+    with pytest.raises(MatcherError, match="cannot be asked of a stream that is captured"):
+        StreamGraph(stream.cuda_stream, lambda: work() and False)
+    graph.launch()
+    stream.synchronize()
+    assert numbers.tolist() == [5.0] * 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(driver_problem() is not None, reason="there is no GPU")
+def test_a_gpu_runs_engines_by_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tensorrt", "pycuda", "onnx"):
+        pytest.importorskip(name, reason="engines of tensorrt are built and run with it")
+    from feature_matcher_ros.export.to_tensorrt import EngineOptions, build_network, precisions_of
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build_network(SHIPPED, EngineOptions("float32"), precisions_of(MANIFEST, "float32"))
+    runtime = TensorRtRuntime(SHIPPED / "stage2.onnx", MANIFEST.graphs["stage2"].spec)
+    kept = [runtime.run(given(300, 280, seed)) for seed in range(2)]
+    for seed in range(SEEN + 3):
+        found = runtime.run(given(300, 280, seed))
+        for name, value in by_cpu(300, 280, seed).items():
+            np.testing.assert_allclose(np.asarray(found[name]), value, atol=1e-3)
+    assert not runtime._graphs._is_refused and runtime._graphs.num_captured == 1
+    for seed, found in enumerate(kept):
+        np.testing.assert_allclose(np.asarray(found["certainty"]), by_cpu(300, 280, seed)["certainty"], atol=1e-3)
