@@ -93,7 +93,7 @@ def test_a_stage_that_cannot_be_captured_runs_without_and_says_so_once(caplog: p
     assert [stage.run("a") for _ in range(3)][-1]
     assert stage.kept == {"a"}
     stage.has_memory = False
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "feature_matcher_ros.runtimes.cuda_graphs"):
         assert not any(stage.run("b") for _ in range(5))
         stage.has_memory = True
         assert not any(stage.run(key) for key in "aaabbbccc"), "for good"

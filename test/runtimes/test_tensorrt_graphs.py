@@ -201,7 +201,7 @@ def test_what_cannot_be_captured_runs_without(
         monkeypatch.setattr(type(machine.opened[-1]), "create_execution_context", lambda self, strategy: None)
     else:
         machine.gpu.capacity = sum(map(len, machine.gpu.memory.values()))
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "feature_matcher_ros.runtimes.cuda_graphs"):
         for seed in range(4 * SEEN):
             check(runtime, 30, 20 + seed // SEEN, seed)
     (record,) = [record for record in caplog.records if "CUDA graphs" in record.message]

@@ -155,7 +155,7 @@ def test_what_cannot_be_captured_runs_without(cuda: FakeTorchCuda, caplog: pytes
             return {"y": tensors["x"] * 2 if tensors["x"].sum().item() > 0 else tensors["x"]}
 
     runtime = TorchRuntime(Branching(), SPEC, captured_as="stage9")
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "feature_matcher_ros.runtimes.cuda_graphs"):
         for number in range(4 * SEEN):
             sign = -1.0 if number % 2 else 1.0
             assert np.asarray(runtime.run(numbers(sign))["y"]).tolist() == [min(2.0, 2 * sign) if sign > 0 else -1.0]
