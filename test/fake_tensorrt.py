@@ -260,6 +260,7 @@ class FakeEngine:
         self.num_optimization_profiles = len(self.profiles)
         self.configs: list[Any] = []
         self.cannot_be_captured = False
+        self.logger: Any = None
 
     def get_tensor_name(self, index: int) -> str:
         return self._all[index][1]
@@ -374,6 +375,7 @@ class FakeContext:
             self._changes_done = self._changes
         elif self._changes_done != self._changes or self._engine.cannot_be_captured:
             gpu.is_capture_broken = True
+            self._engine.logger.log(1, "Error Code 1: Cuda Runtime (operation not permitted when stream is capturing)")
             return False
         changes = None if gpu.captured is None else self._changes
         gpu.launch(self._work(weakref.ref(self), changes, self._memory, addresses, shapes))
@@ -583,6 +585,7 @@ def fake_library(gpu: Gpu, opened: list[FakeEngine], name: str = "tensorrt_rtx",
                 self.logger.log(1, "The engine plan file is not compatible with this version of TensorRT")
                 return None
             opened.append((FakeEngine if is_rtx else FakeTensorRtEngine)(gpu, serialized_engine))
+            opened[-1].logger = self.logger
             return opened[-1]
 
     class Builder(FakeBuilder):

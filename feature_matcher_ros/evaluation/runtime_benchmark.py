@@ -166,10 +166,12 @@ def _by_torch(weights: Path, compiled: bool) -> LightGlueGraphs | None:
 
 
 def _memory_mb(setting: LearnedSetting, name: str, size: int) -> float:
-    """Of a process, or a GPU, on which this contender alone matches a pair."""
+    """Of a process, or a GPU, on which this contender alone matches a pair, until that has been captured."""
     pair = point_pairs(setting, size)[0]
     graphs = _open(setting, name)
-    LightGlue(NoExtractor(), graphs, MODES[ALL_LAYERS]).match(*pair)
+    matcher = LightGlue(NoExtractor(), graphs, MODES[ALL_LAYERS])
+    for _ in range(_WARM_UP):
+        matcher.match(*pair)
     return graphs.embed.meter.memory_mb()
 
 

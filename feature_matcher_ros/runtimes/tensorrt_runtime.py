@@ -140,7 +140,14 @@ class TensorRtRuntime:
 
     def _captured(self, binding: Binding) -> EngineGraph:
         user_managed = self._library.module.ExecutionContextAllocationStrategy.USER_MANAGED
-        return EngineGraph(self._device, self._engine, user_managed, binding)
+        errors = self._logger.errors
+        known = len(errors)
+        try:
+            return EngineGraph(self._device, self._engine, user_managed, binding)
+        except MatcherError as error:
+            said = "; ".join((str(error), *errors[known:]))
+            del errors[known:]  # nothing that the user must hear of
+            raise MatcherError(said) from error
 
     def _address(self, name: str, value: Any) -> int:
         return value.address if isinstance(value, DeviceTensor) else self._given[name].upload(value)

@@ -207,6 +207,7 @@ def test_what_cannot_be_captured_runs_without(
     (record,) = [record for record in caplog.records if "CUDA graphs" in record.message]
     assert record.levelno == logging.DEBUG and "'stage2' runs without CUDA graphs from now on" in record.message
     assert re.search(said, record.message)
+    assert ("Error Code 1" in record.message) == (harm == "it cannot be captured") and runtime._logger.errors == []
     assert machine.driver.num_launched == 0 and machine.driver.executables == machine.driver.graphs == {}
 
 
