@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import enum
 import json
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ import numpy as np
 import onnxruntime
 
 INPUT, OUTPUT = "input", "output"
+USER_MANAGED = "user managed"
 TYPES = {"float32": np.float32, "int32": np.int32, "int64": np.int64}
 
 
@@ -35,14 +37,24 @@ class Gpu:
         self.num_compiled = 0  # kernels that tensorrt_rtx had to compile
         self.name = "fake"
         self.capacity = 1 << 30
-        self._next = 0x7000_0000
+        self.num_enqueued = 0  # runs of engines that were asked for one by one, not by a graph
+        self.captured: list[Callable[[], None]] | None = None  # while the stream is captured
+        self.is_capture_broken = False
+        self._next = 0x7F00_7000_0000  # as large as addresses are
 
     def require_context(self) -> None:
         if self.num_active < 1:
             raise RuntimeError("invalid device context: no currently active context")
 
+    def forbid_in_capture(self, what: str) -> None:
+        """What would have to wait for the GPU breaks a capture, and fails."""
+        if self.captured is not None:
+            self.is_capture_broken = True
+            raise RuntimeError(f"{what} failed: operation not permitted when stream is capturing")
+
     def allocate(self, num_bytes: int) -> int:
         self.require_context()
+        self.forbid_in_capture("cuMemAlloc")
         if num_bytes <= 0:
             raise RuntimeError("cuMemAlloc failed: invalid argument")
         if num_bytes + sum(map(len, self.memory.values())) > self.capacity:
@@ -72,6 +84,9 @@ class Gpu:
 
     def launch(self, work: Callable[[], None]) -> None:
         self.require_context()
+        if self.captured is not None:
+            self.captured.append(work)  # written down, not done
+            return
         self.num_launched += 1
         self.pending.append(work)
 
@@ -108,11 +123,13 @@ def fake_driver(gpu: Gpu, capability: tuple[int, int] = (8, 9)) -> Any:
     class Stream:
         handle = 77
 
-        def __init__(self) -> None:
+        def __init__(self, flags: int = 0) -> None:
             gpu.require_context()
+            assert flags == 1, "a stream that waits for the default stream breaks captures, of others and its own"
 
         def synchronize(self) -> None:
             gpu.require_context()
+            gpu.forbid_in_capture("cuStreamSynchronize")
             gpu.finish(gpu.num_launched)
 
     class Event:
@@ -121,9 +138,11 @@ def fake_driver(gpu: Gpu, capability: tuple[int, int] = (8, 9)) -> Any:
 
         def record(self, stream: Stream) -> None:
             gpu.require_context()
+            gpu.forbid_in_capture("cuEventRecord of an event that others wait for")
             self._at = gpu.num_launched
 
         def synchronize(self) -> None:
+            gpu.forbid_in_capture("cuEventSynchronize")
             assert self._at >= 0, "an event is recorded before it is waited for"
             gpu.finish(self._at)
 
@@ -143,7 +162,14 @@ def fake_driver(gpu: Gpu, capability: tuple[int, int] = (8, 9)) -> Any:
 
         def free(self) -> None:
             gpu.require_context()
+            gpu.forbid_in_capture("cuMemFree")
             del gpu.memory[self._address]
+
+        def __del__(self) -> None:
+            if self._address in gpu.memory:  # pycuda makes its context current for that
+                gpu.forbid_in_capture("cuMemFree")
+                gpu.finish(gpu.num_launched)
+                del gpu.memory[self._address]
 
     def upload(address: int, source: np.ndarray, stream: Stream) -> None:
         assert source.dtype == np.uint8 and source.flags.c_contiguous
@@ -233,6 +259,8 @@ class FakeEngine:
         self.num_io_tensors = len(self._all)
         self.num_optimization_profiles = len(self.profiles)
         self.configs: list[Any] = []
+        self.cannot_be_captured = False
+        self.logger: Any = None
 
     def get_tensor_name(self, index: int) -> str:
         return self._all[index][1]
@@ -251,6 +279,7 @@ class FakeEngine:
 
     def create_execution_context(self, config: Any = None) -> FakeContext:
         self.gpu.require_context()
+        self.gpu.forbid_in_capture("cudaMalloc")
         self.configs.append(config)
         return FakeContext(self, config)
 
@@ -274,9 +303,13 @@ class FakeEngine:
 
 
 class FakeContext:
-    def __init__(self, engine: FakeEngine, config: FakeConfig | None) -> None:
+    def __init__(self, engine: FakeEngine, config: FakeConfig | str | None) -> None:
         self._engine = engine
-        self._config = config
+        self._config = config if isinstance(config, FakeConfig) else None
+        self._needs_memory = config == USER_MANAGED
+        self._memory = 0
+        self._changes = 0  # of all that a graph is captured with
+        self._changes_done = -1  # when it last ran: what changes entail is put off until then, and breaks a capture
         self._profile = 0
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
@@ -285,6 +318,7 @@ class FakeContext:
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
         if stream_handle != 77 or not 0 <= profile_index < self._engine.num_optimization_profiles:
             return False
+        self._changes += 1
         self._profile = profile_index
         self._shapes.clear()  # shapes are given anew after the profile has changed
         self.profiles_chosen.append(profile_index)
@@ -296,14 +330,27 @@ class FakeContext:
             return False
         if not all(low <= size <= high for low, size, high in zip(ends[0], shape, ends[2], strict=True)):
             return False
+        self._changes += 1
         self._shapes[name] = tuple(shape)
         return True
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         if not isinstance(memory, int) or memory not in self._engine.gpu.memory:
             return False
+        self._changes += 1
         self._addresses[name] = memory
         return True
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        assert self._needs_memory and not self.infer_shapes()
+        return 64 * sum(int(np.prod(shape)) for shape in self._shapes.values())
+
+    def _take_memory(self, address: int) -> None:
+        assert len(self._engine.gpu.memory[address]) >= self.update_device_memory_size_for_shapes()
+        self._changes += 1
+        self._memory = address
+
+    device_memory = property(None, _take_memory)
 
     def infer_shapes(self) -> list[str]:
         return [name for name, *_ in self._engine.tensors[INPUT] if name not in self._shapes]
@@ -320,11 +367,34 @@ class FakeContext:
         names = [name for part in (INPUT, OUTPUT) for name, *_ in tensors[part]]
         if stream_handle != 77 or self.infer_shapes() or any(name not in self._addresses for name in names):
             return False
-        addresses, shapes = dict(self._addresses), {name: self.get_tensor_shape(name) for name in names}
+        gpu, addresses, shapes = self._engine.gpu, dict(self._addresses), {n: self.get_tensor_shape(n) for n in names}
         if self._config is not None:
             self._config.compile("fallback")
-        self._engine.gpu.launch(lambda: self._execute(addresses, shapes))
+        if gpu.captured is None:
+            gpu.num_enqueued += 1
+            self._changes_done = self._changes
+        elif self._changes_done != self._changes or self._engine.cannot_be_captured:
+            gpu.is_capture_broken = True
+            self._engine.logger.log(1, "Error Code 1: Cuda Runtime (operation not permitted when stream is capturing)")
+            return False
+        changes = None if gpu.captured is None else self._changes
+        gpu.launch(self._work(weakref.ref(self), changes, self._memory, addresses, shapes))
         return True
+
+    @staticmethod
+    def _work(
+        own: Callable[[], FakeContext | None], changes: int | None, memory: int, addresses: Any, shapes: Any
+    ) -> Callable[[], None]:
+        def work() -> None:
+            context = own()
+            assert context is not None, "a context must live until what was asked for by it is done"
+            assert changes in (None, context._changes), "a context must stay as it was when it was captured"
+            if context._needs_memory:
+                content = context._engine.gpu.memory[memory]
+                content[:] = b"\xbb" * len(content)  # it belongs to whoever is at work
+            context._execute(addresses, shapes)
+
+        return work
 
     def _execute(self, addresses: Mapping[str, int], shapes: Mapping[str, tuple[int, ...]]) -> None:
         gpu, given = self._engine.gpu, {}
@@ -515,6 +585,7 @@ def fake_library(gpu: Gpu, opened: list[FakeEngine], name: str = "tensorrt_rtx",
                 self.logger.log(1, "The engine plan file is not compatible with this version of TensorRT")
                 return None
             opened.append((FakeEngine if is_rtx else FakeTensorRtEngine)(gpu, serialized_engine))
+            opened[-1].logger = self.logger
             return opened[-1]
 
     class Builder(FakeBuilder):
@@ -536,6 +607,7 @@ def fake_library(gpu: Gpu, opened: list[FakeEngine], name: str = "tensorrt_rtx",
         ),
         "TensorIOMode": SimpleNamespace(INPUT=INPUT, OUTPUT=OUTPUT),
         "nptype": lambda name: TYPES[name],
+        "ExecutionContextAllocationStrategy": SimpleNamespace(USER_MANAGED=USER_MANAGED),
     }
     if not is_rtx:
         return SimpleNamespace(**shared)
@@ -553,5 +625,5 @@ class FakeTensorRtEngine(FakeEngine):
     def create_runtime_config(self) -> Any:
         raise AssertionError("the settings of tensorrt_rtx are not those of tensorrt")
 
-    def create_execution_context(self) -> FakeContext:
-        return super().create_execution_context()
+    def create_execution_context(self, strategy: Any = None) -> FakeContext:
+        return super().create_execution_context(strategy)

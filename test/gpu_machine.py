@@ -10,15 +10,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from fake_cuda_graphs import FakeDriverLibrary
 from fake_tensorrt import FakeEngine, Gpu, fake_driver, fake_library
 
 from feature_matcher_ros import runtimes
-from feature_matcher_ros.runtimes import tensorrt_library
+from feature_matcher_ros.runtimes import driver_graphs, tensorrt_library
 from feature_matcher_ros.runtimes.engine_cache import EngineCache
 from feature_matcher_ros.runtimes.tensorrt_device import cuda_device
 from feature_matcher_ros.runtimes.tensorrt_library import load_tensorrt
 
-_CACHED = (load_tensorrt, cuda_device)
+_CACHED = (load_tensorrt, cuda_device, driver_graphs._driver)
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Machine:
     gpu: Gpu
     cache: EngineCache
     opened: list[FakeEngine]
+    driver: FakeDriverLibrary
 
 
 @contextmanager
@@ -45,6 +47,8 @@ def gpu_machine(
     modules |= {"pycuda.driver": driver, library: fake_library(gpu, opened, library, version)}
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
+    library_of_driver = FakeDriverLibrary(gpu)
+    monkeypatch.setattr(driver_graphs.ctypes, "CDLL", library_of_driver.library)
     monkeypatch.setattr(tensorrt_library, "driver_problem", lambda: None)
     monkeypatch.setattr(runtimes, "_is_tensorrt_installed", lambda: True)
     monkeypatch.setattr(runtimes, "_is_torch_on_gpu_expected", lambda: False)
@@ -53,7 +57,7 @@ def gpu_machine(
     for function in _CACHED:
         function.cache_clear()
     try:
-        yield Machine(gpu, EngineCache(), opened)
+        yield Machine(gpu, EngineCache(), opened, library_of_driver)
     finally:
         for function in _CACHED:
             function.cache_clear()

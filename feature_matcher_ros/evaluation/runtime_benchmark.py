@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from feature_matcher_ros.evaluation.learned_contenders import (
     ALL_LAYERS,
     COMPILED,
     MODES,
-    TORCH,
     LearnedSetting,
     NoExtractor,
     PointPair,
@@ -37,7 +37,8 @@ from feature_matcher_ros.runtimes.graph_spec import GraphSpec
 from feature_matcher_ros.runtimes.meter import Meter
 from feature_matcher_ros.runtimes.runtime import Runtime
 
-_WARM_UP = 3  # turns that do not count: a GPU is slow to wake
+_WARM_UP = 4  # turns that do not count: a GPU is slow to wake, and captures what it sees for the third time
+_EAGER = "torch, eager"  # the module itself; the runtime torch executes its graphs
 
 
 @dataclass(slots=True, eq=False)
@@ -101,7 +102,7 @@ def run_runtime_benchmark(
 
     Raises:
         RuntimeLoadError: there is no such runtime, it cannot be used here, or the folder holds no graphs of the kind.
-        WeightsError: the weights cannot be read, or torch is to be measured and there are none.
+        WeightsError: the weights cannot be read.
         SourceError: the pairs cannot be read.
     """
     named = tuple(name for name in RUNTIMES if name != AUTO)
@@ -143,32 +144,34 @@ def _names(setting: LearnedSetting, runtime: str) -> tuple[str, ...]:
     _open(setting, runtime)
     if setting.weights is None:
         return (runtime,)
-    is_compiled = _by_torch(setting, compiled=True) is not None
-    return tuple(dict.fromkeys((runtime, TORCH, *[COMPILED] * is_compiled)))
+    is_compiled = _by_torch(setting.weights, compiled=True) is not None
+    return (runtime, _EAGER, *[COMPILED] * is_compiled)
 
 
 def _open(setting: LearnedSetting, name: str) -> LightGlueGraphs:
-    graphs = _by_torch(setting, name == COMPILED) if name in (TORCH, COMPILED) else None
+    graphs = None
+    if setting.weights is not None and name in (_EAGER, COMPILED):
+        graphs = _by_torch(setting.weights, name == COMPILED)
     return graphs or open_lightglue(setting.graphs, name, setting.num_threads)
 
 
-def _by_torch(setting: LearnedSetting, compiled: bool) -> LightGlueGraphs | None:
-    if setting.weights is None:
-        raise RuntimeLoadError("torch executes no graphs but weights: name the file with --weights.")
+def _by_torch(weights: Path, compiled: bool) -> LightGlueGraphs | None:
     try:
         from feature_matcher_ros.export.benchmark import fastest_torch_network
     except ModuleNotFoundError as error:
         raise RuntimeLoadError(
             f"torch is to be measured and cannot be imported ({error}): run pip install 'feature_matcher_ros[torch]'."
         ) from error
-    return fastest_torch_network(setting.weights, compiled)
+    return fastest_torch_network(weights, compiled)
 
 
 def _memory_mb(setting: LearnedSetting, name: str, size: int) -> float:
-    """Of a process, or a GPU, on which this contender alone matches a pair."""
+    """Of a process, or a GPU, on which this contender alone matches a pair, until that has been captured."""
     pair = point_pairs(setting, size)[0]
     graphs = _open(setting, name)
-    LightGlue(NoExtractor(), graphs, MODES[ALL_LAYERS]).match(*pair)
+    matcher = LightGlue(NoExtractor(), graphs, MODES[ALL_LAYERS])
+    for _ in range(_WARM_UP):
+        matcher.match(*pair)
     return graphs.embed.meter.memory_mb()
 
 
@@ -184,7 +187,7 @@ def _measure(setting: LearnedSetting, names: Sequence[str], size: int) -> tuple[
                 turn = _turn(contenders[name], mode, pair)
                 if number >= _WARM_UP:
                     contenders[name].turns[mode].append(turn)
-    base = contenders.get(TORCH)
+    base = contenders.get(_EAGER)
     rows = [
         _row(name, contender, mode, size, None if base is None or base is contender else base.turns[mode])
         for name, contender in contenders.items()

@@ -21,6 +21,9 @@ from feature_matcher_ros.runtimes.engine_manifest import Environment
 from feature_matcher_ros.runtimes.tensorrt_library import CPU_ALTERNATIVE, TensorRT, require_driver
 
 _GRANULE = 1 << 16  # bytes: sizes that differ by little need no new memory
+# CU_STREAM_NON_BLOCKING: whoever uses the default stream meanwhile, as torch does, neither waits for ours nor breaks
+# a capture of it.
+_INDEPENDENT = 1
 
 
 class CudaDevice:
@@ -38,7 +41,9 @@ class CudaDevice:
         self._device = self._driver.Device(0)
         self._context = self._device.retain_primary_context()
         with self.active():
-            self._stream = self._driver.Stream()
+            self._stream = self._driver.Stream(_INDEPENDENT)
+        self._shared: Any = None
+        self._shared_bytes = 0
 
     @property
     def compute_capability(self) -> str:
@@ -82,6 +87,17 @@ class CudaDevice:
                 f"the GPU has no {num_bytes / 1e6:.0f} MB left ({error}): "
                 "lower max_keypoints or max_image_px in the configuration, or free memory of the GPU."
             ) from error
+
+    def shared_memory(self, num_bytes: int) -> Any:
+        """Memory for whoever is at work, whose content nobody relies on; that which is too small lives on where used.
+
+        Raises:
+            MatcherError: there is not enough of it.
+        """
+        if num_bytes > self._shared_bytes or self._shared is None:
+            self._shared = self.allocate(max(num_bytes, _GRANULE))
+            self._shared_bytes = max(num_bytes, _GRANULE)
+        return self._shared
 
     def allocate_host(self, num_bytes: int) -> NDArray[np.uint8]:
         """Memory of the host that the GPU can reach by itself."""

@@ -16,7 +16,7 @@ from feature_matcher_ros.errors import RuntimeLoadError
 
 _logger = logging.getLogger(__name__)
 CPU_ALTERNATIVE = "or set the runtime to onnx, which needs no GPU"
-_DRIVER = "libcuda.so.1"
+DRIVER = "libcuda.so.1"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,9 +72,9 @@ def require_driver() -> None:
 def driver_problem() -> str | None:
     """What keeps CUDA from being used on this machine, found out without any package; None: nothing."""
     try:
-        driver = ctypes.CDLL(_DRIVER)
+        driver = ctypes.CDLL(DRIVER)
     except OSError:
-        return f"there is no NVIDIA driver on this machine ({_DRIVER} is missing)"
+        return f"there is no NVIDIA driver on this machine ({DRIVER} is missing)"
     status, count = driver.cuInit(0), ctypes.c_int(0)
     if status == 0:
         status = driver.cuDeviceGetCount(ctypes.byref(count))

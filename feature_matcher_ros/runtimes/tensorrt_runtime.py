@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from feature_matcher_ros.errors import MatcherError, RuntimeLoadError
+from feature_matcher_ros.runtimes.cuda_graphs import CudaGraphs
 from feature_matcher_ros.runtimes.engine_cache import CachedEngine, EngineCache
 from feature_matcher_ros.runtimes.engine_manifest import Environment, Sizes
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec, require_same_spec
@@ -24,6 +25,7 @@ from feature_matcher_ros.runtimes.tensorrt_device import (
     cuda_device,
     gpu_environment,
 )
+from feature_matcher_ros.runtimes.tensorrt_graph import Binding, EngineGraph, drop_when_done
 from feature_matcher_ros.runtimes.tensorrt_library import (
     CPU_ALTERNATIVE,
     TensorRT,
@@ -59,9 +61,11 @@ class TensorRtRuntime:
             self._engine = _deserialize(self._library, self._runtime, cached, self._logger)
             self._kernels: KernelCache | None = None
             self._context = self._create_context(cached)
+        weakref.finalize(self, drop_when_done, self._device, [self._context])
         require_same_spec(str(graph_path), spec, _declared_spec(self._library, self._engine))
         self._manifest = cached.manifest
         self._profile = 0
+        self._graphs: CudaGraphs[EngineGraph] = CudaGraphs(cached.manifest.name)
         self._given = {tensor.name: DeviceBuffer(self._device) for tensor in spec.inputs}
         self._idle: dict[str, list[DeviceBuffer]] = {tensor.name: [] for tensor in spec.outputs}
         if self._kernels is not None:
@@ -91,17 +95,15 @@ class TensorRtRuntime:
             MatcherError: the engine was not built for inputs of this size, or TensorRT fails.
         """
         values = {tensor.name: _as_tensor(inputs[tensor.name], tensor) for tensor in self._spec.inputs}
+        shapes = {name: tuple(value.shape) for name, value in values.items()}
         with self._device.active():
-            self._choose_profile({name: tuple(value.shape) for name, value in values.items()})
-            for name, value in values.items():
-                self._require(self._context.set_input_shape(name, tuple(value.shape)))
-                self._require(self._context.set_tensor_address(name, self._address(name, value)))
+            self._choose_profile(shapes)
+            for name, shape in shapes.items():
+                self._require(self._context.set_input_shape(name, shape))
             self._require(not self._context.infer_shapes())
-            shapes = {tensor.name: tuple(self._context.get_tensor_shape(tensor.name)) for tensor in self._spec.outputs}
-            found = {tensor.name: self._output(tensor, shapes[tensor.name]) for tensor in self._spec.outputs}
-            for name, value in found.items():
-                self._require(self._context.set_tensor_address(name, value.address))
-            self._require(self._context.execute_async_v3(self._device.stream))
+            found = {tensor.name: self._output(tensor) for tensor in self._spec.outputs}
+            addresses = {name: self._address(name, value) for name, value in {**values, **found}.items()}
+            self._execute(shapes, addresses)
             for value in found.values():
                 if prod(value.shape[1:]) * value.dtype.itemsize <= _BYTES_OF_A_DECISION:
                     value.fetch()
@@ -123,11 +125,39 @@ class TensorRtRuntime:
             self._require(self._context.set_optimization_profile_async(number, self._device.stream))
             self._profile = number
 
+    def _execute(self, shapes: Mapping[str, Sizes], addresses: Mapping[str, int]) -> None:
+        """Ask for a run, by a CUDA graph where there is one; ``tensorrt_rtx`` has graphs of its own."""
+        graph = None
+        if not self._library.is_rtx:
+            binding = Binding.of(self._profile, shapes, addresses)
+            graph = self._graphs.find(binding, lambda: self._captured(binding))
+        if graph is not None:
+            graph.launch()
+            return
+        for name, address in addresses.items():
+            self._require(self._context.set_tensor_address(name, address))
+        self._require(self._context.execute_async_v3(self._device.stream))
+
+    def _captured(self, binding: Binding) -> EngineGraph:
+        user_managed = self._library.module.ExecutionContextAllocationStrategy.USER_MANAGED
+        errors = self._logger.errors
+        known = len(errors)
+        try:
+            return EngineGraph(self._device, self._engine, user_managed, binding)
+        except MatcherError as error:
+            said = "; ".join((str(error), *errors[known:]))
+            del errors[known:]  # nothing that the user must hear of
+            raise MatcherError(said) from error
+
     def _address(self, name: str, value: Any) -> int:
         return value.address if isinstance(value, DeviceTensor) else self._given[name].upload(value)
 
-    def _output(self, tensor: TensorSpec, shape: Sizes) -> DeviceTensor:
-        """Room for an output: that of one that nobody holds any more, if there is such."""
+    def _output(self, tensor: TensorSpec) -> DeviceTensor:
+        """Room for an output of the shape that follows: that of one that nobody holds any more, if there is such.
+
+        Where nobody keeps outputs they therefore lie at the same place every time, as CUDA graphs need it.
+        """
+        shape = tuple(self._context.get_tensor_shape(tensor.name))
         dtype, idle = np.dtype(tensor.dtype), self._idle[tensor.name]
         buffer = idle.pop() if idle else DeviceBuffer(self._device)
         buffer.refill(max(1, prod(shape) * dtype.itemsize))

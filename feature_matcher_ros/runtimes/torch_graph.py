@@ -22,7 +22,7 @@ Operator = Callable[[Sequence[Tensor], Attributes], Tensor | Sequence[Tensor]]
 
 
 def open_torch_graph(graph_path: Path, spec: GraphSpec) -> TorchRuntime:
-    """Open a graph on the GPU, in float32.
+    """Open a graph on the GPU, in float32; inputs of sizes that return are run by CUDA graphs.
 
     Raises:
         RuntimeLoadError: torch finds no GPU, or knows no operator of the graph.
@@ -32,7 +32,8 @@ def open_torch_graph(graph_path: Path, spec: GraphSpec) -> TorchRuntime:
             f"torch {torch.__version__} finds no GPU: install a build of torch with CUDA on a machine with one, or set "
             "the runtime to onnx, which needs no GPU."
         )
-    return TorchRuntime(GraphModule(onnx.load(str(graph_path)), graph_path.name), spec, GPU)
+    module = GraphModule(onnx.load(str(graph_path)), graph_path.name)
+    return TorchRuntime(module, spec, GPU, captured_as=graph_path.stem)
 
 
 class GraphModule(nn.Module):

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from command_line import feature_matcher
@@ -29,38 +30,72 @@ ALL_GRAPHS = {"embed", "stage1", "stage2", "stage3", "head3"}
 def test_every_graph_is_timed_beside_torch_and_they_add_up(network: tuple[Path, Path], pairs: Path) -> None:
     setting = LearnedSetting(network[0], None, network[1], pairs=(pairs,), keypoints=(60,), repetitions=2)
     names = runtime_benchmark._names(setting, "onnx")
-    assert names == ("onnx", "torch"), "compiled on a GPU only"
+    assert names == ("onnx", "torch, eager"), "compiled on a GPU only"
     rows, graphs = runtime_benchmark._measure(setting, names, 60)
     assert {(row.runtime, row.mode) for row in rows} == {(name, mode) for name in names
                                                          for mode in ("all layers", "depth and width")}  # fmt: skip
     for row in rows:
         assert (row.clock, row.precision, row.num_turns, row.layers_run) == ("CPU clock", "float32", 4, 3.0)
         assert 0 < row.device_ms <= row.median_ms * 1.5 and row.pairs_per_s > 0
-        assert (row.over_torch is None) == (row.runtime == "torch")
+        assert (row.over_torch is None) == (row.runtime == "torch, eager")
     for name in names:
         own = {time.graph: time for time in graphs if time.runtime == name}
         assert set(own) == ALL_GRAPHS
         assert all(time.num_calls == 4 and 0 < time.median_ms <= time.p90_ms for time in own.values())
     assert rows[0].num_matches == rows[2].num_matches, "they compute the same"
-    assert runtime_benchmark._names(setting, "torch") == ("torch",)
+    assert runtime_benchmark._names(replace(setting, weights=None), "onnx") == ("onnx",)
     assert runtime_benchmark._memory_mb(setting, "onnx", 60) > 50
-    with pytest.raises(RuntimeLoadError, match=r"torch executes no graphs but weights: name the file with --weights"):
-        runtime_benchmark._names(replace(setting, weights=None), "torch")
 
 
+def test_the_runtime_torch_is_timed_by_its_graphs_beside_the_module(
+    network: tuple[Path, Path], pairs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = LearnedSetting(*(network[0], None, network[1], (pairs,)), keypoints=(60,), repetitions=2)
+    if not torch_cuda().is_available():
+        with pytest.raises(RuntimeLoadError, match=r"torch .* finds no GPU"):
+            runtime_benchmark._names(setting, "torch")
+    from fake_torch_cuda import FakeTorchCuda
+
+    from feature_matcher_ros.runtimes import torch_cuda_graph, torch_graph
+
+    torch_cuda_graph._shared.cache_clear()
+    with monkeypatch.context() as patch:
+        cuda = FakeTorchCuda(patch)
+        patch.setattr(torch_graph, "GPU", "cpu")
+        rows, _ = runtime_benchmark._measure(setting, ("torch", "torch, eager"), 60)
+    torch_cuda_graph._shared.cache_clear()
+    assert cuda.num_captured > 0 and cuda.num_replayed >= 5 * 4, "every turn that counts"
+    by_graphs, module = rows[0], rows[2]
+    assert (by_graphs.runtime, module.runtime) == ("torch", "torch, eager") and by_graphs.mode == module.mode
+    assert by_graphs.num_matches == module.num_matches and by_graphs.over_torch is not None
+
+
+def torch_cuda() -> Any:
+    return pytest.importorskip("torch", reason="the comparison needs torch").cuda
+
+
+@pytest.mark.parametrize(
+    ("library", "version", "num_launched"), [("tensorrt_rtx", "1.7.1", 0), ("tensorrt", "10.9.0", 8)]
+)
 def test_events_on_the_device_time_what_was_asked_for_in_between(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pairs: Path
+    library: str, version: str, num_launched: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, pairs: Path
 ) -> None:
     """The fake takes a millisecond for each request: an upload of each input, the graph, downloads of decisions."""
     pytest.importorskip("onnx", reason="engines are built from graphs with onnx: pip install onnx")
     from feature_matcher_ros.export.to_tensorrt import EngineOptions, build_network, precisions_of
     from feature_matcher_ros.runtimes.manifest import read_manifest
 
-    with gpu_machine(monkeypatch, tmp_path) as machine:
+    with gpu_machine(monkeypatch, tmp_path, library, version) as machine:
         build_network(SHIPPED, EngineOptions(), precisions_of(read_manifest(SHIPPED), "float32"))
         graphs, timed = timed_network(open_lightglue(SHIPPED, "tensorrt"))
         pair = point_pairs(LearnedSetting(SHIPPED, pairs=(pairs,), keypoints=(60,)), 60)[0]
+        for _ in range(runtime_benchmark._WARM_UP):
+            LightGlue(NoExtractor(), graphs, MODES["all layers"]).match(*pair)
+        before = machine.driver.num_launched
+        for graph in timed.values():
+            graph.marks.clear()
         matches = LightGlue(NoExtractor(), graphs, MODES["all layers"]).match(*pair)
+        assert machine.driver.num_launched - before == num_launched, "embed, six stages and a head, by CUDA graphs"
         taken = {name: graph.taken_ms() for name, graph in timed.items() if graph.marks}
         assert graphs.embed.meter.name == "CUDA events" and matches.layers_run == 6
         assert taken["embed"] == [3.0] and taken["stage1"] == [4.0] and taken["stage6"] == [3.0]

@@ -137,6 +137,30 @@ def test_pairs_of_odd_sizes_match_as_on_the_cpu_while_the_keyframe_stays(machine
     ) == 1, "but for the matches, sizes are those of one camera"
 
 
+@pytest.mark.parametrize("folder", ["efficient_loftr"], indirect=True)
+def test_frames_of_one_camera_run_by_cuda_graphs_while_keyframes_stay(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The features of the keyframe, of the last frame and of the current one lie at three places, that change roles."""
+    with gpu_machine(monkeypatch, tmp_path, "tensorrt", "10.9.0") as machine:
+        build_network(folder, EngineOptions("float32", (BUDGET,)), precisions_of(read_manifest(folder), "float32"))
+        by_onnx, by_tensorrt = (DetectorFree(open_dense(folder, runtime=name), ALL) for name in ("onnx", "tensorrt"))
+        images = [texture(161, 97, seed) for seed in range(11)]
+        keyframes = [matcher.extract(texture(161, 97, 99)) for matcher in (by_onnx, by_tensorrt)]
+        for number, image in enumerate(images):
+            before = machine.driver.num_launched
+            current = [matcher.extract(image) for matcher in (by_onnx, by_tensorrt)]
+            expected, found = by_onnx.match(keyframes[0], current[0]), by_tensorrt.match(keyframes[1], current[1])
+            assert len(expected) > 0
+            np.testing.assert_array_equal(found.points0, expected.points0)
+            np.testing.assert_array_equal(found.points1, expected.points1)
+            np.testing.assert_array_equal(found.scores, expected.scores)
+            if number == 8:
+                assert machine.driver.num_launched - before >= 4, "backbone, two rounds and what compares the cells"
+                keyframes = current
+        assert machine.driver.num_launched > 20
+
+
 def test_no_matches_need_no_engine_and_too_many_are_one_sentence(machine: Machine, folder: Path) -> None:
     budget = EngineBudget(max_keypoints=64, max_image_px=192)
     build_network(folder, EngineOptions("float32", (budget,)), precisions_of(read_manifest(folder), "float32"))
