@@ -32,7 +32,7 @@ def bench(
     threads: Annotated[int, typer.Option(min=1, help="Threads that execute the network.")] = 2,
     plot: Annotated[Path | None, typer.Option(help="Picture of the cost against keypoints to write.")] = None,
     runtime: Annotated[
-        str | None, typer.Option(help="Time every graph in onnx, tensorrt or torch, beside torch if there are weights.")
+        str | None, typer.Option(help="Time every graph in this runtime, beside torch if there are weights.")
     ] = None,
 ) -> None:
     """Time every stage on this machine, on one core and on two, and the learned matcher, beside torch if installed."""

@@ -27,7 +27,7 @@ _YAML_HEADER = """\
 """
 AUTO = "auto"
 MATCHERS = ("mutual_nearest", "lightglue", "superglue", "efficient_loftr", "loftr")
-RUNTIMES = ("auto", "onnx", "tensorrt", "torch")
+RUNTIMES = ("auto", "onnx", "tensorrt", "torch", "torch_float16")
 
 
 @dataclass(frozen=True, slots=True)

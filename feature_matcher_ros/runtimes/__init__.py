@@ -30,6 +30,8 @@ def open_runtime(graph_path: Path, spec: GraphSpec, name: str = "auto", num_thre
         return _open_tensorrt(graph_path, spec)
     if name == "torch":
         return _open_torch(graph_path, spec)
+    if name == "torch_float16":
+        return _open_torch(graph_path, spec, "float16")
     if name == "onnx":
         return _open_onnx(graph_path, spec, num_threads)
     return _open_best(graph_path, spec, num_threads)
@@ -59,7 +61,7 @@ def _open_tensorrt(graph_path: Path, spec: GraphSpec) -> Runtime:
     return TensorRtRuntime(graph_path, spec)
 
 
-def _open_torch(graph_path: Path, spec: GraphSpec) -> Runtime:
+def _open_torch(graph_path: Path, spec: GraphSpec, precision: str = "float32") -> Runtime:
     try:
         from feature_matcher_ros.runtimes.torch_graph import open_torch_graph
     except ImportError as error:
@@ -67,7 +69,7 @@ def _open_torch(graph_path: Path, spec: GraphSpec) -> Runtime:
             f"the runtime torch needs torch and onnx ({error}): run pip install 'feature_matcher_ros[torch]', or set "
             "the runtime to onnx, which needs neither."
         ) from error
-    return open_torch_graph(graph_path, spec)
+    return open_torch_graph(graph_path, spec, precision)
 
 
 def _open_onnx(graph_path: Path, spec: GraphSpec, num_threads: int) -> Runtime:

@@ -21,8 +21,8 @@ Attributes = Mapping[str, Any]
 Operator = Callable[[Sequence[Tensor], Attributes], Tensor | Sequence[Tensor]]
 
 
-def open_torch_graph(graph_path: Path, spec: GraphSpec) -> TorchRuntime:
-    """Open a graph on the GPU, in float32; inputs of sizes that return are run by CUDA graphs.
+def open_torch_graph(graph_path: Path, spec: GraphSpec, precision: str = "float32") -> TorchRuntime:
+    """Open a graph on the GPU; inputs of sizes that return are run by CUDA graphs.
 
     Raises:
         RuntimeLoadError: torch finds no GPU, or knows no operator of the graph.
@@ -33,7 +33,7 @@ def open_torch_graph(graph_path: Path, spec: GraphSpec) -> TorchRuntime:
             "the runtime to onnx, which needs no GPU."
         )
     module = GraphModule(onnx.load(str(graph_path)), graph_path.name)
-    return TorchRuntime(module, spec, GPU, captured_as=graph_path.stem)
+    return TorchRuntime(module, spec, GPU, precision, captured_as=graph_path.stem)
 
 
 class GraphModule(nn.Module):
