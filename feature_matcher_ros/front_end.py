@@ -134,15 +134,16 @@ class FrontEnd:
             metric = measure_points(keyframe.frame, matches.points0, normalized=x0)
         with timer.stage("pose"):
             estimate = estimate_from_normalized(x0, x1, *cameras, self._config.pose, metric=metric)
-            if estimate.status is Status.DEGENERATE and metric is None:
-                # Two motions explain a plane equally well, but not equally well where it lies.
-                known = keyframe.landmarks.to_points(track_ids)
-                estimate = without_length(estimate_from_normalized(x0, x1, *cameras, self._config.pose, metric=known))
         with timer.stage("track"):
             anchored = self._registry.anchored(keyframe.tracks, track_ids, matches)
             if anchored is not matches:  # the pose is of the matches as found, all else of the tracks
                 x0, x1 = _normalized(anchored, cameras)
                 metric = None if metric is None else replace(metric, points=homogeneous(x0).T * metric.points[:, 2:])
+        if estimate.status is Status.DEGENERATE and metric is None:
+            # Two motions explain a plane equally well, but not equally well where it lies.
+            with timer.stage("pose"):
+                known = keyframe.landmarks.to_points(track_ids)
+                estimate = without_length(estimate_from_normalized(x0, x1, *cameras, self._config.pose, metric=known))
         return _Pair(keyframe, anchored, x0, x1, track_ids, metric, estimate)
 
     def _connected(
