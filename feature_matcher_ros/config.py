@@ -186,7 +186,7 @@ class TrackConfig:
     """How correspondences keep their identity across keyframes."""
 
     merge_radius_px: float = parameter(
-        4.0, "matches without keypoint numbers join a track whose point lies this close", unit="px", minimum=0.0
+        8.5, "matches without keypoint numbers join a track whose point lies this close", unit="px", minimum=0.0
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from feature_matcher_ros.config import FrontEndConfig
 from feature_matcher_ros.datatypes import (
+    Camera,
     Features,
     Float,
     Frame,
@@ -21,7 +22,7 @@ from feature_matcher_ros.datatypes import (
     TrackingState,
 )
 from feature_matcher_ros.gate import OpticalFlowGate
-from feature_matcher_ros.geometry import normalize_points
+from feature_matcher_ros.geometry import homogeneous, normalize_points
 from feature_matcher_ros.keyframes import Keyframe, RecentKeyframes, reason_for_keyframe
 from feature_matcher_ros.landmarks import Landmarks, without_length
 from feature_matcher_ros.matchers import create_matcher
@@ -42,7 +43,7 @@ class _Pair:
     normalized0: Float  # (M, 2), undistorted normalised coordinates
     normalized1: Float  # (M, 2)
     track_ids: Ids  # (M,)
-    metric: MetricPoints | None
+    metric: MetricPoints | None  # where the points of the keyframe are
     estimate: PoseEstimate
 
 
@@ -128,18 +129,22 @@ class FrontEnd:
             track_ids, keyframe.tracks = self._registry.label(keyframe.tracks, matches)
         cameras = keyframe.frame.camera, frame.camera
         with timer.stage("pose"):
-            x0, x1 = normalize_points(matches.points0, cameras[0]), normalize_points(matches.points1, cameras[1])
+            x0, x1 = _normalized(matches, cameras)
         with timer.stage("points"):
             metric = measure_points(keyframe.frame, matches.points0, normalized=x0)
         with timer.stage("pose"):
             estimate = estimate_from_normalized(x0, x1, *cameras, self._config.pose, metric=metric)
-            if estimate.status is Status.DEGENERATE and metric is None:
-                # Two motions explain a plane equally well, but not equally well where it lies.
+        with timer.stage("track"):
+            anchored = self._registry.anchored(keyframe.tracks, track_ids, matches)
+            if anchored is not matches:  # the pose is of the matches as found, all else of the tracks
+                x0, x1 = _normalized(anchored, cameras)
+                metric = None if metric is None else replace(metric, points=homogeneous(x0).T * metric.points[:, 2:])
+        if estimate.status is Status.DEGENERATE and metric is None:
+            # Two motions explain a plane equally well, but not equally well where it lies.
+            with timer.stage("pose"):
                 known = keyframe.landmarks.to_points(track_ids)
                 estimate = without_length(estimate_from_normalized(x0, x1, *cameras, self._config.pose, metric=known))
-        with timer.stage("track"):
-            matches = self._registry.anchored(keyframe.tracks, track_ids, matches)
-        return _Pair(keyframe, matches, x0, x1, track_ids, metric, estimate)
+        return _Pair(keyframe, anchored, x0, x1, track_ids, metric, estimate)
 
     def _connected(
         self,
@@ -245,3 +250,8 @@ class FrontEnd:
             odometry=odometry,
             stages_ms=timer.stages_ms,
         )
+
+
+def _normalized(matches: Matches, cameras: tuple[Camera, Camera]) -> tuple[Float, Float]:
+    """Undistorted normalised coordinates (M, 2) in both images."""
+    return normalize_points(matches.points0, cameras[0]), normalize_points(matches.points1, cameras[1])

@@ -1,25 +1,26 @@
 """Stable identities for correspondences, across keyframes and with any matcher.
 
 A track is one point of the world seen again and again. Matchers with keypoints name it by keypoint
-number; matchers without repeatable keypoints by position: a match joins the track whose anchor lies
-within a merge radius in the keyframe, and is moved there by the little that is missing, in both images.
-Without that the point would wander by as much from keyframe to keyframe.
+number; matchers without repeatable keypoints by position: a match joins the nearest track within a merge
+radius in the keyframe, and is moved onto the track's point: there in the keyframe, and to where the image
+around it moves in the current frame. Without that the point would wander from keyframe to keyframe.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from feature_matcher_ros.config import TrackConfig
 from feature_matcher_ros.datatypes import Matches, Pixels
+from feature_matcher_ros.displacement_field import displacements_at, nearest_points
 
 Ids = NDArray[np.uint32]
 
 _LAST_ID = 2**32 - 1  # 0 means no track to those who read the topics
+_CANDIDATES = 8  # tracks near a match of which it may join one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,16 +58,15 @@ class TrackRegistry:
 
     @staticmethod
     def anchored(table: TrackTable, ids: Ids, matches: Matches) -> Matches:
-        """The matches at the points of their tracks, given what ``label`` returned.
+        """The matches at the points of their tracks, given what ``label`` returned; with keypoint numbers as they are.
 
-        That the motion is the same a few pixels aside is true but for a turn or a change of scale, which are small
-        against the distance that it bridges.
+        The current frame's points are where the matches around a track say that it went, and so less noisy.
         """
         if matches.indices is not None:
             return matches
         order = np.argsort(table.ids)
         anchors = table.points[order[np.searchsorted(table.ids, ids, sorter=order)]]
-        return replace(matches, points0=anchors, points1=matches.points1 + (anchors - matches.points0))
+        return replace(matches, points0=anchors, points1=anchors + displacements_at(anchors, matches))
 
     @staticmethod
     def carry(ids: Ids, matches: Matches, inliers: NDArray[np.bool_]) -> TrackTable:
@@ -100,10 +100,16 @@ def _rows_by_keypoint(known: NDArray[np.int32], keypoints: NDArray[np.int32]) ->
 
 
 def _rows_by_position(anchors: Pixels, points: Pixels, radius_px: float) -> NDArray[np.int64]:
-    """Row of the anchor that is mutually nearest to each point and within the radius, or -1."""
+    """Row of the anchor that each point joins, or -1: the nearest two within the radius first, then of what is left."""
     rows = np.full(len(points), -1, np.int64)
-    if len(anchors) and len(points):
-        for pair in cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(points, anchors):
-            if pair.distance <= radius_px:
-                rows[pair.queryIdx] = pair.trainIdx
+    if len(anchors) == 0 or len(points) == 0:
+        return rows
+    candidates, distances = nearest_points(points, anchors, _CANDIDATES)
+    order = np.argsort(distances, axis=None, kind="stable")
+    order = order[: np.searchsorted(distances.ravel()[order], radius_px, side="right")]
+    is_free = np.ones(len(anchors), np.bool_)
+    numbers = order // candidates.shape[1]
+    for point, anchor in zip(numbers.tolist(), candidates.ravel()[order].tolist(), strict=True):
+        if rows[point] < 0 and is_free[anchor]:
+            rows[point], is_free[anchor] = anchor, False
     return rows

@@ -8,9 +8,12 @@ import pytest
 
 from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import (
+    Features,
     Frame,
     FrontEndResult,
+    Image,
     KeyframeReason,
+    Matches,
     MotionType,
     ScaleSource,
     Status,
@@ -21,6 +24,7 @@ from feature_matcher_ros.evaluation.demo_scene import demo_frames
 from feature_matcher_ros.evaluation.sequences import Modality
 from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.geometry import angle_between_deg, invert_pose, rotation_angle_deg
+from feature_matcher_ros.matchers import create_matcher
 
 RATE_HZ = 10.0
 # What is tested here does not depend on the matcher, and this one is fast.
@@ -162,6 +166,43 @@ def test_every_result_keeps_its_word(runs: dict[Modality, list[FrontEndResult]])
 
 def test_keyframes_share_tracks(runs: dict[Modality, list[FrontEndResult]]) -> None:
     keyframes = [r for r in runs[Modality.STEREO] if r.is_keyframe and r.track_ids is not None]
+    shared = [len(np.intersect1d(a.track_ids[a.inliers], b.track_ids[b.inliers])) for a, b in pairwise(keyframes)]
+    assert np.median(shared) > 20
+
+
+class Unnumbered:
+    """A matcher that does not say which of its keypoints it matched, as those without a detector cannot."""
+
+    def __init__(self) -> None:
+        self._matcher = create_matcher(CONFIG)
+        self.name = self._matcher.name
+
+    def extract(self, image: Image, mask: Image | None = None) -> Features:
+        return self._matcher.extract(image, mask)
+
+    def match(self, features0: Features, features1: Features) -> Matches:
+        return replace(self._matcher.match(features0, features1), indices=None)
+
+
+@pytest.mark.parametrize("modality", [Modality.MONO, Modality.RGBD])
+def test_tracks_by_position_keep_pose_and_trajectory(
+    frames: dict[Modality, list[Frame]], runs: dict[Modality, list[FrontEndResult]], modality: Modality
+) -> None:
+    """Matches are moved onto their tracks; the poses are those of the matches as found, and lengths pass on."""
+    front_end = FrontEnd(CONFIG, Unnumbered())
+    results = [front_end.process(frame) for frame in frames[modality]]
+    places = []
+    for ours, expected in zip(results, runs[modality], strict=True):
+        assert ours.status is expected.status
+        if ours.pose is not None and expected.pose is not None and modality is Modality.RGBD:
+            assert np.array_equal(ours.pose.rotation, expected.pose.rotation)
+        if ours.odometry is not None and expected.odometry is not None:
+            places.append((ours.odometry.world_from_cam[:3, 3], expected.odometry.world_from_cam[:3, 3]))
+    found, reference = np.array(places).transpose(1, 0, 2)
+    found = found * (np.sum(found * reference) / np.sum(found**2)) if modality is Modality.MONO else found
+    path_length = np.sum(np.linalg.norm(np.diff(reference, axis=0), axis=1))
+    assert np.linalg.norm(found - reference, axis=1).max() < (0.06 if modality is Modality.MONO else 1e-6) * path_length
+    keyframes = [r for r in results if r.is_keyframe and r.track_ids is not None]
     shared = [len(np.intersect1d(a.track_ids[a.inliers], b.track_ids[b.inliers])) for a, b in pairwise(keyframes)]
     assert np.median(shared) > 20
 

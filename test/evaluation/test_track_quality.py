@@ -162,3 +162,18 @@ def test_tracks_of_a_drive(shared_data: Path, tmp_path: Path) -> None:
     assert tracks.longest >= 10
     assert tracks.consistent_share is not None
     assert tracks.consistent_share >= 0.9
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_tracks_of_a_drive_without_keypoints(shared_data: Path, tmp_path: Path) -> None:
+    """The network that ships finds other pixels in every pair of keyframes, and yet points are followed."""
+    config = override(FrontEndConfig(), {"matcher.name": "efficient_loftr"})
+    replay(shared_data / "sequences" / "kitti_seq1", tmp_path / "run", config=config)
+    tracks = evaluate_run(tmp_path / "run").tracks
+    assert tracks is not None
+    assert tracks.num_keyframes >= 10
+    assert tracks.mean_length >= 3.0
+    assert tracks.num_checked > 4000
+    assert tracks.consistent_share is not None
+    assert tracks.consistent_share >= 0.9
