@@ -29,6 +29,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # its columns cut names and texts on a terminal of 80
 )
 app.command()(export)
 app.command()(build)
@@ -84,7 +85,10 @@ def replay(
     rerun: Annotated[bool, typer.Option("--rerun", help="Write a recording for the rerun viewer.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html and report.json.")] = True,
 ) -> None:
-    """Run the front-end over a recording and write poses, matches and a report."""
+    """Run the front-end over a recording and write a report.
+
+    Poses, matches and the topics of the live node are written beside it.
+    """
     from feature_matcher_ros.evaluation.replay import ReplayOptions
     from feature_matcher_ros.evaluation.sequences import Selection
 
@@ -121,7 +125,10 @@ def evaluate(
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Measure runs against the truth, side by side if several; or matchers on image pairs."""
+    """Measure runs against the truth, or matchers on image pairs.
+
+    Several runs are put side by side.
+    """
     pair_sets = [path for path in paths if path.suffix == ".json"]
     runs = [path for path in paths if path.suffix != ".json"]
     idle = {
@@ -148,6 +155,9 @@ def match(
     image0: Annotated[Path, typer.Argument(help="First image.")],
     image1: Annotated[Path, typer.Argument(help="Second image.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write.")] = Path("matches.png"),
+    csv: Annotated[
+        Path | None, typer.Option(help="Table to write: x0,y0,x1,y1 in pixels, score and inlier of each match.")
+    ] = None,
     calibration: Annotated[Path | None, typer.Option(help="YAML calibration; without one there is no pose.")] = None,
     against: Annotated[
         str | None, typer.Option(help="Another matcher, drawn below: matches of both where texture is low.")
@@ -159,12 +169,14 @@ def match(
     """Match two images and draw the correspondences."""
     from feature_matcher_ros.evaluation.match_images import compare_matchers, match_images
 
+    if csv is not None and against is not None:
+        raise ConfigError("--csv is the table of one matcher: leave out --against.")
     chosen = configured(config, settings, matcher)
     if against is None:
-        console.print(match_images(image0, image1, output, chosen, calibration))
+        console.print(match_images(image0, image1, output, chosen, calibration, csv))
     else:
         console.print(compare_matchers(image0, image1, output, chosen, against, calibration))
-    console.print(f"wrote {output}")
+    console.print(f"wrote {output}" + (f" and {csv}" if csv else ""))
 
 
 @app.command()
@@ -173,7 +185,10 @@ def demo(
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Render a scene into a bag, replay it and write the report: two minutes, no camera, no download."""
+    """Render a scene into a bag, replay it and write the report.
+
+    Two minutes, no camera, no download.
+    """
     from feature_matcher_ros.evaluation.demo_scene import write_demo_bag
     from feature_matcher_ros.evaluation.replay import ReplayOptions
     from feature_matcher_ros.evaluation.sequences import Selection

@@ -31,7 +31,10 @@ def bench(
         str | None, typer.Option(help="Time every graph in onnx, tensorrt or torch, beside torch if there are weights.")
     ] = None,
 ) -> None:
-    """Time every stage on this machine, on one core and on two, and the learned matcher, beside torch if installed."""
+    """Time every stage on this machine, on one core and on two.
+
+    Then the learned matcher, beside torch if installed.
+    """
     from feature_matcher_ros.evaluation.dense_benchmark import DenseSetting
     from feature_matcher_ros.evaluation.learned_contenders import KEYPOINTS, RUNTIME_KEYPOINTS, LearnedSetting
     from feature_matcher_ros.models.dense_config import DENSE_METHODS

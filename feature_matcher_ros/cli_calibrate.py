@@ -42,7 +42,10 @@ def calibrate(
     duration: Annotated[float | None, typer.Option(help="Seconds to process.")] = None,
     stride: Annotated[int, typer.Option(help="Process every n-th frame.")] = 1,
 ) -> None:
-    """Choose when a network stops, and what lightglue drops, on your own data, instead of by a fixed schedule."""
+    """Choose when a network stops, and what lightglue drops.
+
+    On your own data, instead of by a fixed schedule.
+    """
     from feature_matcher_ros.evaluation.sequences import Selection
     from feature_matcher_ros.evaluation.threshold_calibration import Wish
     from feature_matcher_ros.evaluation.threshold_calibration import calibrate as run_calibration

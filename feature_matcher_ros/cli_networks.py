@@ -20,7 +20,7 @@ from feature_matcher_ros.models.weights import (
     verify_weights,
 )
 
-weights_app = typer.Typer(help="Published weights of networks: list them, download them, check them.")
+weights_app = typer.Typer(help="List, download and check published weights of networks.")
 
 NamesArgument = Annotated[list[str] | None, typer.Argument(help="Names as listed; all without any.")]
 FolderOption = Annotated[Path | None, typer.Option("--folder", help="Where they lie; otherwise in the user's cache.")]
@@ -35,7 +35,10 @@ def export(
         typer.Option(help="What calibrate wrote: thresholds, and matcher.max_image_px, stay with the graphs."),
     ] = None,
 ) -> None:
-    """Export networks to graphs, one folder each, for extractor.graphs and matcher.graphs. Needs torch, once."""
+    """Export networks to graphs, one folder each.
+
+    The folders are for extractor.graphs and matcher.graphs. Needs torch, once.
+    """
     try:
         from feature_matcher_ros.export.from_checkpoint import export_checkpoint
     except ModuleNotFoundError as error:
