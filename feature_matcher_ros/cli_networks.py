@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from feature_matcher_ros.cli_options import configured
-from feature_matcher_ros.errors import RuntimeLoadError
+from feature_matcher_ros.errors import ConfigError, RuntimeLoadError
 from feature_matcher_ros.models.dense_config import DenseTuning
 from feature_matcher_ros.models.weights import (
     PUBLISHED_WEIGHTS,
@@ -48,6 +48,12 @@ def export(
         ) from error
     chosen = configured(calibration, None).matcher
     tuning = DenseTuning(chosen.confidence_thresholds, chosen.max_image_px or DenseTuning().max_image_px)
+    folders = [Path(name).stem for name in weights]
+    for name in folders:
+        if folders.count(name) > 1:
+            raise ConfigError(
+                f"two of the weights would be written to {output / name}: export them one by one with -o."
+            )
     for name in weights:
         pulled = None if Path(name).suffix else published_weights(name)
         path = Path(name) if pulled is None else verify_weights(pulled, default_weights_folder())
