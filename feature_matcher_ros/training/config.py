@@ -155,6 +155,7 @@ def with_settings(config: TrainingConfig, settings: Sequence[str]) -> TrainingCo
             raise ConfigError(f"'{setting}' sets nothing: write it as matching.steps=3000.")
         config = _replaced(config, name.split("."), value, name)
     _require_even_heads(config.network)
+    _require_trainable(config)
     return config
 
 
@@ -171,6 +172,15 @@ def _replaced(config: Any, path: Sequence[str], value: str, name: str) -> Any:
     declared = {field.name: field.metadata.get("info") for field in fields(config)}[path[0]]
     entry = Parameter(name, type(current), current, declared or ParameterInfo("", minimum=low, maximum=high))
     return replace(config, **{path[0]: checked(entry, value)})
+
+
+def _require_trainable(config: TrainingConfig) -> None:
+    network, steps = config.network, config.confidence.steps
+    if isinstance(network, LightGlueConfig):
+        if not network.adaptive:
+            raise ConfigError("network.adaptive = false is of no use here: every layer of LightGlue learns to match.")
+    elif steps and not network.has_confidence:
+        raise ConfigError(f"confidence.steps = {steps} trains what this network has not: set confidence.steps=0.")
 
 
 def _require_even_heads(network: LightGlueConfig | EfficientLoftrConfig | LoftrConfig) -> None:

@@ -165,6 +165,7 @@ def test_scenes_without_enough_points_are_an_error(
         ("batch_size=0", "batch_size = 0 is out of range"),
         ("ema_decay=nan", "ema_decay = nan is out of range"),
         ("network.heads=3", "divides 32"),
+        ("network.adaptive=false", "every layer of LightGlue learns"),
         ("data.extractor.max_keypoints=-5", "out of range"),
     ],
 )
@@ -175,6 +176,11 @@ def test_wrong_settings_are_explained(setting: str, message: str) -> None:
 
 def test_a_truth_value_of_the_recipe_can_be_switched_off() -> None:
     assert not with_settings(preset("smoke"), ["network.scale_orientation=false"]).network.scale_orientation
+
+
+def test_confidence_cannot_be_trained_where_there_is_none() -> None:
+    with pytest.raises(ConfigError, match="trains what this network has not"):
+        with_settings(preset("loftr"), ["confidence.steps=5"])
 
 
 def test_an_unknown_preset_is_an_error() -> None:
