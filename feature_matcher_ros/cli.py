@@ -19,7 +19,15 @@ from feature_matcher_ros.cli_calibrate import calibrate
 from feature_matcher_ros.cli_console import console, print_table, progress_bar, show_log
 from feature_matcher_ros.cli_live import CONTEXT, doctor, live
 from feature_matcher_ros.cli_networks import export, weights_app
-from feature_matcher_ros.cli_options import ConfigOption, MatcherOption, SetOption, configured, modality_named
+from feature_matcher_ros.cli_options import (
+    ConfigOption,
+    MatcherOption,
+    SetOption,
+    configured,
+    modality_named,
+    refuse_idle,
+    require_writable,
+)
 from feature_matcher_ros.cli_training import train
 from feature_matcher_ros.config import FrontEndConfig
 from feature_matcher_ros.errors import ConfigError, FeatureMatcherError
@@ -131,17 +139,18 @@ def evaluate(
     """
     pair_sets = [path for path in paths if path.suffix == ".json"]
     runs = [path for path in paths if path.suffix != ".json"]
-    idle = {
-        "--plot draws what becomes of image pairs: give a JSON file of such": plot is not None and not pair_sets,
-        "--config, --set and --matcher say what matches image pairs: give a JSON file of such": (
-            (config is not None or matcher is not None or bool(settings)) and not pair_sets
-        ),
-        "--ground-truth is what runs are measured against: give a run folder": ground_truth is not None and not runs,
-        "--output is where a comparison is written: give several run folders": output is not None and len(runs) < 2,
-    }
-    for sentence, is_idle in idle.items():
-        if is_idle:
-            raise ConfigError(f"{sentence}, or leave it out.")
+    refuse_idle(
+        {
+            "--plot draws what becomes of image pairs: give a JSON file of such": plot is not None and not pair_sets,
+            "--config, --set and --matcher say what matches image pairs: give a JSON file of such": (
+                (config is not None or matcher is not None or bool(settings)) and not pair_sets
+            ),
+            "--ground-truth is what runs are measured against: give a run folder": ground_truth is not None
+            and not runs,
+            "--output is where a comparison is written: give several run folders": output is not None and len(runs) < 2,
+        }
+    )
+    require_writable(plot)
     if pair_sets:
         _evaluate_pair_sets(pair_sets, configured(config, settings, matcher), plot)
     if len(runs) == 1:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from feature_matcher_ros.cli_console import console, print_table, progress_bar
+from feature_matcher_ros.cli_options import refuse_idle, require_writable
 
 
 def bench(
@@ -24,7 +25,7 @@ def bench(
     pairs: Annotated[
         list[Path] | None, typer.Option(help="JSON file of image pairs; otherwise rendered frames. Repeatable.")
     ] = None,
-    keypoints: Annotated[list[int] | None, typer.Option(help="Keypoints of an image. Repeatable.")] = None,
+    keypoints: Annotated[list[int] | None, typer.Option(min=1, help="Keypoints of an image. Repeatable.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that execute the network.")] = 2,
     plot: Annotated[Path | None, typer.Option(help="Picture of the cost against keypoints to write.")] = None,
     runtime: Annotated[
@@ -41,11 +42,15 @@ def bench(
     from feature_matcher_ros.runtimes.manifest import read_manifest
     from feature_matcher_ros.runtimes.shipped_graphs import find_shipped_graphs, shipped_graphs
 
-    if graphs and (len(graphs) > 1 or read_manifest(graphs[0]).method in DENSE_METHODS):
-        dense = DenseSetting(tuple(graphs), tuple(pairs or ()), num_threads=threads, runtime=runtime or "onnx")
+    folders = graphs or []
+    is_dense = len(folders) > 1 or any(read_manifest(folder).method in DENSE_METHODS for folder in folders)
+    _refuse_idle(is_dense, bool(points or weights or keypoints), plot is not None, runtime is not None)
+    require_writable(output, plot)
+    if is_dense:
+        dense = DenseSetting(tuple(folders), tuple(pairs or ()), num_threads=threads, runtime=runtime or "onnx")
         _bench_dense(dense, output)
         return
-    folder = graphs[0] if graphs else shipped_graphs("lightglue_sift")
+    folder = folders[0] if folders else shipped_graphs("lightglue_sift")
     if not graphs and weights is None and find_spec("torch") and find_spec("onnx"):
         weights = folder.with_suffix(".safetensors")
     sizes = tuple(sorted(set(keypoints or (KEYPOINTS if runtime is None else RUNTIME_KEYPOINTS))))
@@ -61,6 +66,19 @@ def bench(
             _bench_dense(dense, output.with_stem(f"{output.stem}_detector_free"))
         output = output.with_stem(f"{output.stem}_learned")
     _bench_learned(setting, output, plot)
+
+
+def _refuse_idle(is_dense: bool, is_of_points: bool, plots: bool, is_of_runtime: bool) -> None:
+    refuse_idle(
+        {
+            "--points, --weights and --keypoints are of a network that matches points: give --graphs of one": (
+                is_dense and is_of_points
+            ),
+            "--plot draws the cost of LightGlue against keypoints: it goes with neither --runtime nor such --graphs": (
+                plots and (is_dense or is_of_runtime)
+            ),
+        }
+    )
 
 
 def _bench_stages(output: Path) -> None:

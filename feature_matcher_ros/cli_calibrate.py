@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_matcher_ros.cli_console import console, print_table, progress_bar
-from feature_matcher_ros.cli_options import ConfigOption, SetOption, configured, modality_named
-from feature_matcher_ros.errors import ConfigError, OutputError
+from feature_matcher_ros.cli_options import ConfigOption, SetOption, configured, modality_named, require_writable
+from feature_matcher_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     from feature_matcher_ros.evaluation.threshold_calibration import Calibration
@@ -66,7 +64,7 @@ def calibrate(
         stride=stride,
     )
     picture = plot or output.with_suffix(".png")
-    _require_writable(output, picture)
+    require_writable(output, picture)
     with progress_bar(source.name) as on_progress:
         sample = collect_pairs(source, configured(config, settings), selection, pairs, on_progress)
     with progress_bar("try the thresholds") as on_progress:
@@ -75,15 +73,6 @@ def calibrate(
     write_calibration(found, output)
     plot_calibration(found, picture)
     console.print(f"wrote {output} and {picture}: give --config {output} to other commands, or to the node")
-
-
-def _require_writable(*paths: Path) -> None:
-    """Find out before minutes of work that their outcome could not be written."""
-    for path in paths:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() or not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise OutputError(f"{path} cannot be written: choose a file in a folder of yours for --output and --plot.")
 
 
 def _show(found: Calibration) -> None:

@@ -16,6 +16,7 @@ from feature_matcher_ros.datatypes import Camera, Image, Matches, PoseEstimate
 from feature_matcher_ros.drawing import draw_matches
 from feature_matcher_ros.errors import ImageError, OutputError
 from feature_matcher_ros.evaluation.calibration import load_calibration
+from feature_matcher_ros.evaluation.image_files import read_image
 from feature_matcher_ros.evaluation.low_texture import low_texture_mask
 from feature_matcher_ros.extractors.selection import inside_mask
 from feature_matcher_ros.geometry import rotation_angle_deg
@@ -54,7 +55,7 @@ def match_images(
         CalibrationError: the calibration cannot be used.
         OutputError: the picture or the table cannot be written.
     """
-    pictures = [_read(path) for path in (image0, image1)]
+    pictures = [read_image(path, color=True) for path in (image0, image1)]
     found = _matched(pictures, config, calibration)
     if table is not None:
         _write_bytes(table, _rows(found).encode(), "--csv")
@@ -79,7 +80,7 @@ def compare_matchers(
         ImageError, CalibrationError, OutputError: as ``match_images``.
         ConfigError: there is no matcher of that name.
     """
-    pictures = [_read(path) for path in (image0, image1)]
+    pictures = [read_image(path, color=True) for path in (image0, image1)]
     mask = low_texture_mask(pictures[0])
     rows, captions = [], []
     for part in (config, override(config, {"matcher.name": other, "matcher.graphs": ""})):
@@ -121,14 +122,6 @@ def _caption(matches: Matches, estimate: PoseEstimate) -> str:
     if estimate.pose.direction is None:
         return f"{turned}, no translation"
     return f"{turned}, direction {np.round(estimate.pose.direction, 3).tolist()}"
-
-
-def _read(path: Path) -> Image:
-    data = np.frombuffer(path.read_bytes(), np.uint8) if path.is_file() else np.zeros(0, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    if picture is None:
-        raise ImageError(f"cannot read the image {path}: give a PNG, JPEG or other file that OpenCV reads.")
-    return picture
 
 
 def _write(path: Path, picture: Image) -> None:
