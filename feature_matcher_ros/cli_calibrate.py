@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_matcher_ros.cli_console import console, print_table, progress_bar
-from feature_matcher_ros.cli_options import ConfigOption, SetOption, configured, modality_named, require_writable
+from feature_matcher_ros.cli_options import (
+    ConfigOption,
+    SetOption,
+    configured,
+    modality_named,
+    refuse_idle,
+    require_writable,
+)
 from feature_matcher_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,6 +69,10 @@ def calibrate(
         start_s=start,
         duration_s=duration,
         stride=stride,
+    )
+    is_idle = source.suffix == ".json" and selection != Selection()
+    refuse_idle(
+        {"--start and all that chooses from a recording does nothing to image pairs: give a recording": is_idle}
     )
     picture = plot or output.with_suffix(".png")
     require_writable(output, picture)
