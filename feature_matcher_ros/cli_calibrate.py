@@ -71,9 +71,7 @@ def calibrate(
         stride=stride,
     )
     is_idle = source.suffix == ".json" and selection != Selection()
-    refuse_idle(
-        {"--start and all that chooses from a recording does nothing to image pairs: give a recording": is_idle}
-    )
+    refuse_idle({"--start and all else that chooses frames does nothing to image pairs: give a recording": is_idle})
     picture = plot or output.with_suffix(".png")
     require_writable(output, picture)
     with progress_bar(source.name) as on_progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from feature_matcher_ros.training.tasks import task_of
 from feature_matcher_ros.training.trainer import Trainer, TrainerOptions, fitting, is_first_process, write_weights
 from feature_matcher_ros.training.view_store import ViewStore, fingerprint
 
+_LONGEST_WAIT = timedelta(days=1)
 Counted = Callable[[int, int], None]
 
 
@@ -129,7 +131,8 @@ def choose_device(name: str) -> torch.device:
 def _join_torchrun(local_rank: int) -> torch.device:
     """Join the processes that ``torchrun`` started, one for each GPU, or any number on a CPU."""
     has_gpu = torch.cuda.is_available()
-    distributed.init_process_group("nccl" if has_gpu else "gloo")
+    # The others wait while the first one makes the views, which may take longer than the minutes of PyTorch's default.
+    distributed.init_process_group("nccl" if has_gpu else "gloo", timeout=_LONGEST_WAIT)
     if not has_gpu:
         return torch.device("cpu")
     torch.cuda.set_device(local_rank)
