@@ -84,7 +84,7 @@ class Trainer:
         self._origins = origins or {}
         self._resumed = checkpoint_in(folder, config, self._origins)
         if self._resumed is not None and is_first_process():
-            _log.info("%s goes on after step %d of the stage %s", folder, self._resumed.step, self._resumed.stage)
+            _log.info("%s %s", folder, _progress_of(self._resumed, config))
 
     def run(self) -> nn.Module:
         """Run what is left of both stages and return the network.
@@ -224,6 +224,13 @@ def _only_trainable(model: nn.Module, stage: str) -> list[nn.Parameter]:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith("token_confidence") == (stage == CONFIDENCE))
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _progress_of(checkpoint: Checkpoint, config: TrainingConfig) -> str:
+    is_last = checkpoint.stage == CONFIDENCE or not config.confidence.steps
+    if is_last and checkpoint.step == (config.confidence.steps or config.matching.steps):
+        return "was trained to the end before: nothing is left to train"
+    return f"goes on after step {checkpoint.step} of the stage {checkpoint.stage}"
 
 
 def fitting(initial: nn.Module, config: TrainingConfig) -> nn.Module:

@@ -63,8 +63,14 @@ class InterruptionError(Exception):
 
 @pytest.mark.parametrize(("stage", "step"), [("matching", 5), ("matching", 8), ("confidence", 3)])
 def test_interrupted_training_ends_as_if_it_had_not_been(
-    config: TrainingConfig, scenes: list[list[View]], stage: str, step: int, tmp_path: Path
+    config: TrainingConfig,
+    scenes: list[list[View]],
+    stage: str,
+    step: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     expected = Trainer(config, scenes, tmp_path / "whole", OPTIONS).run().state_dict()
 
     def interrupt(progress: TrainingProgress) -> None:
@@ -78,6 +84,9 @@ def test_interrupted_training_ends_as_if_it_had_not_been(
     assert steps[0] in (step - 1, step)  # what the last checkpoint had
     for name, tensor in resumed.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
+    assert caplog.messages == [f"{tmp_path / 'parts'} goes on after step {steps[0] // 2 * 2} of the stage {stage}"]
+    Trainer(config, scenes, tmp_path / "parts", OPTIONS)
+    assert "nothing is left to train" in caplog.text
 
 
 def test_a_checkpoint_is_of_its_recipe_alone(config: TrainingConfig, scenes: list[list[View]], tmp_path: Path) -> None:
