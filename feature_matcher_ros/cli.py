@@ -19,7 +19,15 @@ from feature_matcher_ros.cli_calibrate import calibrate
 from feature_matcher_ros.cli_console import console, print_table, progress_bar, show_log
 from feature_matcher_ros.cli_live import CONTEXT, doctor, live
 from feature_matcher_ros.cli_networks import export, weights_app
-from feature_matcher_ros.cli_options import ConfigOption, MatcherOption, SetOption, configured, modality_named
+from feature_matcher_ros.cli_options import (
+    ConfigOption,
+    MatcherOption,
+    SetOption,
+    configured,
+    modality_named,
+    refuse_idle,
+    require_writable,
+)
 from feature_matcher_ros.cli_training import train
 from feature_matcher_ros.config import FrontEndConfig
 from feature_matcher_ros.errors import ConfigError, FeatureMatcherError
@@ -29,6 +37,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # its columns cut names and texts on a terminal of 80
 )
 app.command()(export)
 app.command()(build)
@@ -84,7 +93,10 @@ def replay(
     rerun: Annotated[bool, typer.Option("--rerun", help="Write a recording for the rerun viewer.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html and report.json.")] = True,
 ) -> None:
-    """Run the front-end over a recording and write poses, matches and a report."""
+    """Run the front-end over a recording and write a report.
+
+    Poses, matches and the topics of the live node are written beside it.
+    """
     from feature_matcher_ros.evaluation.replay import ReplayOptions
     from feature_matcher_ros.evaluation.sequences import Selection
 
@@ -121,20 +133,24 @@ def evaluate(
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Measure runs against the truth, side by side if several; or matchers on image pairs."""
+    """Measure runs against the truth, or matchers on image pairs.
+
+    Several runs are put side by side.
+    """
     pair_sets = [path for path in paths if path.suffix == ".json"]
     runs = [path for path in paths if path.suffix != ".json"]
-    idle = {
-        "--plot draws what becomes of image pairs: give a JSON file of such": plot is not None and not pair_sets,
-        "--config, --set and --matcher say what matches image pairs: give a JSON file of such": (
-            (config is not None or matcher is not None or bool(settings)) and not pair_sets
-        ),
-        "--ground-truth is what runs are measured against: give a run folder": ground_truth is not None and not runs,
-        "--output is where a comparison is written: give several run folders": output is not None and len(runs) < 2,
-    }
-    for sentence, is_idle in idle.items():
-        if is_idle:
-            raise ConfigError(f"{sentence}, or leave it out.")
+    refuse_idle(
+        {
+            "--plot draws what becomes of image pairs: give a JSON file of such": plot is not None and not pair_sets,
+            "--config, --set and --matcher say what matches image pairs: give a JSON file of such": (
+                (config is not None or matcher is not None or bool(settings)) and not pair_sets
+            ),
+            "--ground-truth is what runs are measured against: give a run folder": ground_truth is not None
+            and not runs,
+            "--output is where a comparison is written: give several run folders": output is not None and len(runs) < 2,
+        }
+    )
+    require_writable(plot)
     if pair_sets:
         _evaluate_pair_sets(pair_sets, configured(config, settings, matcher), plot)
     if len(runs) == 1:
@@ -148,6 +164,9 @@ def match(
     image0: Annotated[Path, typer.Argument(help="First image.")],
     image1: Annotated[Path, typer.Argument(help="Second image.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Picture to write.")] = Path("matches.png"),
+    csv: Annotated[
+        Path | None, typer.Option(help="Table to write: x0,y0,x1,y1 in pixels, score and inlier of each match.")
+    ] = None,
     calibration: Annotated[Path | None, typer.Option(help="YAML calibration; without one there is no pose.")] = None,
     against: Annotated[
         str | None, typer.Option(help="Another matcher, drawn below: matches of both where texture is low.")
@@ -159,12 +178,14 @@ def match(
     """Match two images and draw the correspondences."""
     from feature_matcher_ros.evaluation.match_images import compare_matchers, match_images
 
+    if csv is not None and against is not None:
+        raise ConfigError("--csv is the table of one matcher: leave out --against.")
     chosen = configured(config, settings, matcher)
     if against is None:
-        console.print(match_images(image0, image1, output, chosen, calibration))
+        console.print(match_images(image0, image1, output, chosen, calibration, csv))
     else:
         console.print(compare_matchers(image0, image1, output, chosen, against, calibration))
-    console.print(f"wrote {output}")
+    console.print(f"wrote {output}" + (f" and {csv}" if csv else ""))
 
 
 @app.command()
@@ -173,7 +194,10 @@ def demo(
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Render a scene into a bag, replay it and write the report: two minutes, no camera, no download."""
+    """Render a scene into a bag, replay it and write the report.
+
+    Two minutes, no camera, no download.
+    """
     from feature_matcher_ros.evaluation.demo_scene import write_demo_bag
     from feature_matcher_ros.evaluation.replay import ReplayOptions
     from feature_matcher_ros.evaluation.sequences import Selection

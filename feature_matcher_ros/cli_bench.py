@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from feature_matcher_ros.cli_console import console, print_table, progress_bar
+from feature_matcher_ros.cli_options import refuse_idle, require_writable
 from feature_matcher_ros.errors import ConfigError
 
 
@@ -28,31 +29,37 @@ def bench(
     pairs: Annotated[
         list[Path] | None, typer.Option(help="JSON file of image pairs; otherwise rendered frames. Repeatable.")
     ] = None,
-    keypoints: Annotated[list[int] | None, typer.Option(help="Keypoints of an image. Repeatable.")] = None,
+    keypoints: Annotated[list[int] | None, typer.Option(min=1, help="Keypoints of an image. Repeatable.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that execute the network.")] = 2,
     plot: Annotated[Path | None, typer.Option(help="Picture of the cost against keypoints to write.")] = None,
     runtime: Annotated[
         str | None, typer.Option(help="Time every graph in this runtime, beside torch if there are weights.")
     ] = None,
 ) -> None:
-    """Time every stage on this machine, on one core and on two, and the learned matcher, beside torch if installed."""
+    """Time every stage on this machine, on one core and on two.
+
+    Then the learned matcher, beside torch if installed.
+    """
     from feature_matcher_ros.evaluation.dense_benchmark import DenseSetting
     from feature_matcher_ros.evaluation.learned_contenders import KEYPOINTS, RUNTIME_KEYPOINTS, LearnedSetting
     from feature_matcher_ros.models.dense_config import DENSE_METHODS
     from feature_matcher_ros.runtimes.manifest import read_manifest
     from feature_matcher_ros.runtimes.shipped_graphs import find_shipped_graphs, shipped_graphs
 
-    others, superglue = _without_superglue(graphs or [])
-    if superglue is not None and (len(others) != 1 or runtime is not None):
+    folders, superglue = _without_superglue(graphs or [])
+    is_dense = len(folders) > 1 or any(read_manifest(folder).method in DENSE_METHODS for folder in folders)
+    if superglue is not None and (is_dense or not folders or runtime is not None):
         raise ConfigError(
             "SuperGlue is timed beside LightGlue on the same points: give a folder of either as --graphs, no --runtime."
         )
-    if len(others) > 1 or (others and read_manifest(others[0]).method in DENSE_METHODS):
-        dense = DenseSetting(tuple(others), tuple(pairs or ()), num_threads=threads, runtime=runtime or "onnx")
+    _refuse_idle(is_dense, bool(points or weights or keypoints), plot is not None, runtime is not None)
+    require_writable(output, plot)
+    if is_dense:
+        dense = DenseSetting(tuple(folders), tuple(pairs or ()), num_threads=threads, runtime=runtime or "onnx")
         _bench_dense(dense, output)
         return
-    folder = others[0] if others else shipped_graphs("lightglue_sift")
-    if not others and weights is None and find_spec("torch") and find_spec("onnx"):
+    folder = folders[0] if folders else shipped_graphs("lightglue_sift")
+    if not folders and weights is None and find_spec("torch") and find_spec("onnx"):
         weights = folder.with_suffix(".safetensors")
     sizes = tuple(sorted(set(keypoints or (KEYPOINTS if runtime is None else RUNTIME_KEYPOINTS))))
     setting = LearnedSetting(
@@ -61,7 +68,7 @@ def bench(
     if runtime is not None:
         _bench_runtime(setting, runtime, output)
         return
-    if not others:
+    if not folders:
         _bench_stages(output)
         dense_folder = find_shipped_graphs("efficient_loftr")
         if dense_folder is not None:
@@ -79,6 +86,19 @@ def _without_superglue(graphs: list[Path]) -> tuple[list[Path], Path | None]:
     superglue = [folder for folder in graphs if read_manifest(folder).method == METHOD]
     others = [folder for folder in graphs if folder not in superglue]
     return others, superglue[-1] if superglue else None
+
+
+def _refuse_idle(is_dense: bool, is_of_points: bool, plots: bool, is_of_runtime: bool) -> None:
+    refuse_idle(
+        {
+            "--points, --weights and --keypoints are of a network that matches points: give --graphs of one": (
+                is_dense and is_of_points
+            ),
+            "--plot draws the cost of LightGlue against keypoints: it goes with neither --runtime nor such --graphs": (
+                plots and (is_dense or is_of_runtime)
+            ),
+        }
+    )
 
 
 def _bench_stages(output: Path) -> None:

@@ -39,7 +39,10 @@ def build(
     points: Annotated[Path | None, typer.Option(help="Graphs of the extractor to try with; otherwise SIFT.")] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build also what is there already.")] = False,
 ) -> None:
-    """Build TensorRT engines of exported graphs into the user's cache. With tensorrt-rtx this needs no GPU."""
+    """Build TensorRT engines of exported graphs.
+
+    They are put into the user's cache. With tensorrt-rtx this needs no GPU.
+    """
     try:
         from feature_matcher_ros.export.engine_profiles import EngineBudget
         from feature_matcher_ros.export.to_tensorrt import EngineOptions

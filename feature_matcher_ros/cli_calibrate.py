@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from feature_matcher_ros.cli_console import console, print_table, progress_bar
-from feature_matcher_ros.cli_options import ConfigOption, SetOption, configured, modality_named
-from feature_matcher_ros.errors import ConfigError, OutputError
+from feature_matcher_ros.cli_options import (
+    ConfigOption,
+    SetOption,
+    configured,
+    modality_named,
+    refuse_idle,
+    require_writable,
+)
+from feature_matcher_ros.errors import ConfigError
 
 if TYPE_CHECKING:
     from feature_matcher_ros.evaluation.threshold_calibration import Calibration
@@ -42,7 +47,10 @@ def calibrate(
     duration: Annotated[float | None, typer.Option(help="Seconds to process.")] = None,
     stride: Annotated[int, typer.Option(help="Process every n-th frame.")] = 1,
 ) -> None:
-    """Choose when a network stops, and what lightglue drops, on your own data, instead of by a fixed schedule."""
+    """Choose when a network stops, and what lightglue drops.
+
+    On your own data, instead of by a fixed schedule.
+    """
     from feature_matcher_ros.evaluation.sequences import Selection
     from feature_matcher_ros.evaluation.threshold_calibration import Wish
     from feature_matcher_ros.evaluation.threshold_calibration import calibrate as run_calibration
@@ -62,8 +70,10 @@ def calibrate(
         duration_s=duration,
         stride=stride,
     )
+    is_idle = source.suffix == ".json" and selection != Selection()
+    refuse_idle({"--start and all else that chooses frames does nothing to image pairs: give a recording": is_idle})
     picture = plot or output.with_suffix(".png")
-    _require_writable(output, picture)
+    require_writable(output, picture)
     with progress_bar(source.name) as on_progress:
         sample = collect_pairs(source, configured(config, settings), selection, pairs, on_progress)
     with progress_bar("try the thresholds") as on_progress:
@@ -72,15 +82,6 @@ def calibrate(
     write_calibration(found, output)
     plot_calibration(found, picture)
     console.print(f"wrote {output} and {picture}: give --config {output} to other commands, or to the node")
-
-
-def _require_writable(*paths: Path) -> None:
-    """Find out before minutes of work that their outcome could not be written."""
-    for path in paths:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir() or not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise OutputError(f"{path} cannot be written: choose a file in a folder of yours for --output and --plot.")
 
 
 def _show(found: Calibration) -> None:

@@ -24,7 +24,9 @@ CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def live(context: typer.Context, config: ConfigOption = None, settings: SetOption = None) -> None:
-    """Run the front-end on live cameras of a ROS 2 graph, without ROS: topics only, no parameter or lifecycle services.
+    """Run the front-end on live cameras of a ROS 2 graph.
+
+    Without ROS, and therefore topics only, no parameter or lifecycle services.
 
     Understands what every node does: --ros-args -r image:=/camera/image_raw -p node.qos:=reliable --params-file FILE.
     """
@@ -46,15 +48,20 @@ def doctor(
     config: ConfigOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Say what is installed, and what the node would find in the live graph or in a bag: takes what live takes.
+    """Say what is installed, and which inputs the node would find.
 
-    Where ROS 2 is sourced the graph is the one that its nodes see, over their middleware.
+    It looks into the live graph, or into a bag, and takes what live takes.
+
+    Where ROS 2 is sourced the graph is the one that its nodes see, over their middleware. In a bag the cameras are
+    those that replay finds, unless parameters or remappings name them.
     """
     from feature_matcher_ros.ros.doctor import HEADER, environment_rows
 
     print_table(["", ""], environment_rows(), title="environment")
     examination = _examine(context.args, bag, seconds, config, settings)
     print_table(list(HEADER), examination.rows, title="live graph" if bag is None else str(bag))
+    for note in examination.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     for problem in examination.problems:
         console.print(problem, style="yellow", markup=False, highlight=False, soft_wrap=True)
     if examination.problems:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from feature_matcher_ros.cli_options import configured
-from feature_matcher_ros.errors import RuntimeLoadError
+from feature_matcher_ros.errors import ConfigError, RuntimeLoadError
 from feature_matcher_ros.models.dense_config import DenseTuning
 from feature_matcher_ros.models.weights import (
     PUBLISHED_WEIGHTS,
@@ -20,7 +20,7 @@ from feature_matcher_ros.models.weights import (
     verify_weights,
 )
 
-weights_app = typer.Typer(help="Published weights of networks: list them, download them, check them.")
+weights_app = typer.Typer(help="List, download and check published weights of networks.")
 
 NamesArgument = Annotated[list[str] | None, typer.Argument(help="Names as listed; all without any.")]
 FolderOption = Annotated[Path | None, typer.Option("--folder", help="Where they lie; otherwise in the user's cache.")]
@@ -35,7 +35,10 @@ def export(
         typer.Option(help="What calibrate wrote: thresholds, and matcher.max_image_px, stay with the graphs."),
     ] = None,
 ) -> None:
-    """Export networks to graphs, one folder each, for extractor.graphs and matcher.graphs. Needs torch, once."""
+    """Export networks to graphs, one folder each.
+
+    The folders are for extractor.graphs and matcher.graphs. Needs torch, once.
+    """
     try:
         from feature_matcher_ros.export.from_checkpoint import export_checkpoint
     except ModuleNotFoundError as error:
@@ -45,6 +48,12 @@ def export(
         ) from error
     chosen = configured(calibration, None).matcher
     tuning = DenseTuning(chosen.confidence_thresholds, chosen.max_image_px or DenseTuning().max_image_px)
+    folders = [Path(name).stem for name in weights]
+    for name in folders:
+        if folders.count(name) > 1:
+            raise ConfigError(
+                f"two of the weights would be written to {output / name}: export them one by one with -o."
+            )
     for name in weights:
         pulled = None if Path(name).suffix else published_weights(name)
         path = Path(name) if pulled is None else verify_weights(pulled, default_weights_folder())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from feature_matcher_ros.config import FrontEndConfig, load_config, override
-from feature_matcher_ros.errors import ConfigError
+from feature_matcher_ros.errors import ConfigError, OutputError
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file of parameters.")]
 SetOption = Annotated[
@@ -38,6 +41,30 @@ def values_of(settings: list[str] | None) -> dict[str, str]:
         if not equals:
             raise ConfigError(f"--set {name} has no value: write --set {name}=VALUE.")
     return {name: value for name, _, value in pairs}
+
+
+def refuse_idle(options: Mapping[str, bool]) -> None:
+    """Refuse what was given and would do nothing: sentences that name an option and what it is for.
+
+    Raises:
+        ConfigError: one of them is true.
+    """
+    for sentence, is_idle in options.items():
+        if is_idle:
+            raise ConfigError(f"{sentence}, or leave it out.")
+
+
+def require_writable(*paths: Path | None) -> None:
+    """Find out before minutes of work that their outcome could not be written.
+
+    Raises:
+        OutputError: a file lies where none can be written.
+    """
+    for path in filter(None, paths):
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir() or not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            raise OutputError(f"{path} cannot be written: choose a file in a folder of yours for --output and --plot.")
 
 
 def modality_named(name: str | None) -> Any:

@@ -33,9 +33,12 @@ def train(
         typer.Option("--set", "-s", help="One value of the recipe, e.g. matching.steps=3000. Repeatable."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda; torchrun decides by itself.")] = "auto",
-    workers: Annotated[int, typer.Option(help="Processes that make batches.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that make batches.")] = 0,
 ) -> None:
-    """Train a matcher on pairs made of your images, and export it. Needs torch; interrupted, it can be resumed."""
+    """Train a matcher on pairs made of your images, and export it.
+
+    Needs torch. Interrupted, it goes on when started again.
+    """
     try:
         from feature_matcher_ros.evaluation.training_curves import draw_training_curves
         from feature_matcher_ros.export.from_checkpoint import export_checkpoint
@@ -60,7 +63,8 @@ def train(
     if not is_first_process():
         return
     graphs = output / "graphs"
-    manifest = export_checkpoint(trained.weights, graphs, _LICENCE)
+    licence = _LICENCE if initial is None else f"{_LICENCE}, and of {initial.name}, which training began with"
+    manifest = export_checkpoint(trained.weights, graphs, licence)
     found = held_back_schedule(graphs, trained.held_back)
     chosen = threshold_entries(found.thresholds, found.matchability_thresholds)
     if chosen:

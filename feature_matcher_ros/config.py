@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_matcher_ros.errors import ConfigError
-from feature_matcher_ros.parameter_file import ROS_KEY, flatten, is_of_node, own_parameters, read_yaml
+from feature_matcher_ros.parameter_file import ROS_KEY, is_of_node, own_parameters, read_yaml
 from feature_matcher_ros.parameter_values import yaml_line
 from feature_matcher_ros.parameters import Parameter, checked, describe, parameter
 
@@ -228,11 +228,6 @@ def load_config(path: Path) -> FrontEndConfig:
         return override(FrontEndConfig(), {key: value for key, value in values.items() if not is_of_node(key)})
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-
-
-def config_from_mapping(content: Mapping[str, Any]) -> FrontEndConfig:
-    """Build a configuration from nested mappings, as YAML gives them."""
-    return override(FrontEndConfig(), flatten(content))
 
 
 def override(config: Config, values: Mapping[str, Any]) -> Config:

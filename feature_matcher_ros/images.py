@@ -1,4 +1,4 @@
-"""Grey values, sizes and padding of images, and the way of their pixels back to the original."""
+"""Grey values and sizes of images, and the way of their pixels back to the original."""
 
 from __future__ import annotations
 
@@ -50,9 +50,3 @@ def to_original_pixels(
     """
     scale = np.asarray(original_size, dtype=np.float64) / np.asarray(resized_size, dtype=np.float64)
     return ((np.asarray(pixels, dtype=np.float64) + 0.5) * scale - 0.5).astype(np.float32)
-
-
-def pad_to_multiple(image: Image, multiple: int) -> Image:
-    """Add black pixels at the right and the bottom until both sides are multiples; no pixel moves."""
-    right, bottom = -image.shape[1] % multiple, -image.shape[0] % multiple
-    return np.pad(image, ((0, bottom), (0, right)) + ((0, 0),) * (image.ndim - 2))

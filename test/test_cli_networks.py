@@ -97,6 +97,20 @@ def test_the_licence_of_a_local_file_is_named_at_export_and_said_at_first_use(
         assert [record.levelno for record in said] == [level]
 
 
+def test_weights_that_cannot_be_exported_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch = pytest.importorskip("torch", reason="the export needs torch: pip install feature_matcher_ros[torch]")
+    own = tmp_path / "own.pth"
+    for content, sentence in (
+        ({"layer.weight": torch.tensor([1.0, float("nan")])}, f"'layer.weight' of {own} is NaN or infinite"),
+        ({"layer.weight": Path("code")}, "it is no torch file of tensors alone"),
+    ):
+        torch.save(content, own)
+        code, _, err = feature_matcher(capsys, "export", own, "-o", tmp_path)
+        assert code == 1 and sentence in err and err.count("\n") == 1
+    code, _, err = feature_matcher(capsys, "export", own, tmp_path / "other" / "own.safetensors", "-o", tmp_path)
+    assert code == 1 and f"two of the weights would be written to {own.with_suffix('')}" in err
+
+
 def test_calibrated_thresholds_stay_with_the_graphs_until_the_configuration_names_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

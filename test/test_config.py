@@ -8,7 +8,6 @@ import yaml
 
 from feature_matcher_ros.config import (
     FrontEndConfig,
-    config_from_mapping,
     iterate_parameters,
     load_config,
     override,
@@ -62,7 +61,6 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
 def test_plain_and_ros_form_mean_the_same(tmp_path: Path) -> None:
     content = yaml.safe_load(to_yaml(_all_changed()))
     plain = content["/**"]["ros__parameters"]
-    assert config_from_mapping(plain) == _all_changed()
     assert _load(tmp_path, yaml.safe_dump(plain)) == _all_changed()
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from feature_matcher_ros.images import pad_to_multiple, resize, shrink_to_fit, to_grey, to_original_pixels
+from feature_matcher_ros.images import resize, shrink_to_fit, to_grey, to_original_pixels
 
 
 def ramp(width: int, height: int) -> np.ndarray:
@@ -38,14 +38,6 @@ def test_shrinking_keeps_the_shape_and_never_enlarges() -> None:
     assert shrink_to_fit(image, 100) is image
     assert shrink_to_fit(image, 40).shape == (20, 40)
     assert shrink_to_fit(np.zeros((1, 8000, 3), np.uint8), 1000).shape == (1, 1000, 3)
-
-
-def test_padding_adds_at_the_right_and_bottom_only() -> None:
-    image = np.full((33, 64, 3), 9, np.uint8)
-    padded = pad_to_multiple(image, 32)
-    assert padded.shape == (64, 64, 3)
-    np.testing.assert_array_equal(padded[:33, :64], image)
-    assert not padded[33:].any()
 
 
 def test_grey_values_weigh_blue_green_red() -> None:

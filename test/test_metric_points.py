@@ -264,6 +264,22 @@ def measured(camera: Camera, sensor: Camera, cam_from_depth: Float, pixels: np.n
             4e-3,
             id="beside, distorted",
         ),
+        pytest.param(
+            VGA,
+            Camera(VGA.K, 640, 480, np.zeros(5), DistortionModel.PLUMB_BOB),
+            np.eye(4),
+            0.95,
+            1e-5,  # as exact as with the very same camera
+            id="registered, zeros written out",
+        ),
+        pytest.param(
+            Camera(VGA.K, 640, 480, np.zeros(4), DistortionModel.PLUMB_BOB),
+            Camera(VGA.K, 640, 480, np.zeros(4), DistortionModel.EQUIDISTANT),
+            np.eye(4),
+            0.7,
+            4e-3,
+            id="the same numbers, another lens",
+        ),
     ],
 )
 def test_depth_is_that_of_the_surface_the_camera_sees(

@@ -16,6 +16,7 @@ from feature_matcher_ros.datatypes import Camera, Image, Matches, PoseEstimate
 from feature_matcher_ros.drawing import draw_matches
 from feature_matcher_ros.errors import ImageError, OutputError
 from feature_matcher_ros.evaluation.calibration import load_calibration
+from feature_matcher_ros.evaluation.image_files import read_image
 from feature_matcher_ros.evaluation.low_texture import low_texture_mask
 from feature_matcher_ros.extractors.selection import inside_mask
 from feature_matcher_ros.geometry import rotation_angle_deg
@@ -36,20 +37,28 @@ class _Matched:
 
 
 def match_images(
-    image0: Path, image1: Path, output: Path, config: FrontEndConfig, calibration: Path | None = None
+    image0: Path,
+    image1: Path,
+    output: Path,
+    config: FrontEndConfig,
+    calibration: Path | None = None,
+    table: Path | None = None,
 ) -> str:
     """Match two image files, write the picture and return one line that says what was found.
 
     With a calibration the inliers are those of the relative pose; without one, those of a fundamental
-    matrix, and there is no pose: the camera is not guessed.
+    matrix, and there is no pose: the camera is not guessed. ``table`` is a CSV file to write, with a row for each
+    match: its pixels in both images, its score, and 1 if it is an inlier.
 
     Raises:
         ImageError: an image cannot be read, or is not of the size of the calibration.
         CalibrationError: the calibration cannot be used.
-        OutputError: the picture cannot be written.
+        OutputError: the picture or the table cannot be written.
     """
-    pictures = [_read(path) for path in (image0, image1)]
+    pictures = [read_image(path, color=True) for path in (image0, image1)]
     found = _matched(pictures, config, calibration)
+    if table is not None:
+        _write_bytes(table, _rows(found).encode(), "--csv")
     _write(output, draw_matches(pictures[0], pictures[1], found.matches, inliers=found.inliers, caption=found.caption))
     return found.caption
 
@@ -71,7 +80,7 @@ def compare_matchers(
         ImageError, CalibrationError, OutputError: as ``match_images``.
         ConfigError: there is no matcher of that name.
     """
-    pictures = [_read(path) for path in (image0, image1)]
+    pictures = [read_image(path, color=True) for path in (image0, image1)]
     mask = low_texture_mask(pictures[0])
     rows, captions = [], []
     for part in (config, override(config, {"matcher.name": other, "matcher.graphs": ""})):
@@ -115,23 +124,27 @@ def _caption(matches: Matches, estimate: PoseEstimate) -> str:
     return f"{turned}, direction {np.round(estimate.pose.direction, 3).tolist()}"
 
 
-def _read(path: Path) -> Image:
-    data = np.frombuffer(path.read_bytes(), np.uint8) if path.is_file() else np.zeros(0, np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    if picture is None:
-        raise ImageError(f"cannot read the image {path}: give a PNG, JPEG or other file that OpenCV reads.")
-    return picture
-
-
 def _write(path: Path, picture: Image) -> None:
     coded, data = cv2.imencode(path.suffix or ".png", picture) if path.suffix in (".png", ".jpg") else (False, None)
     if not coded or data is None:
         raise OutputError(f"cannot write {path}: name a .png or .jpg file.")
+    _write_bytes(path, data.tobytes(), "--output")
+
+
+def _rows(found: _Matched) -> str:
+    """Shortest decimals that give the same single-precision numbers again."""
+    matches = found.matches
+    numbers = np.column_stack((matches.points0, matches.points1, matches.scores))
+    rows = [",".join([*map(str, row), str(int(inlier))]) for row, inlier in zip(numbers, found.inliers, strict=True)]
+    return "\n".join(["x0,y0,x1,y1,score,inlier", *rows]) + "\n"
+
+
+def _write_bytes(path: Path, content: bytes, option: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.tobytes())
+        path.write_bytes(content)
     except OSError as error:
-        raise OutputError(f"cannot write {path} ({error.strerror}): choose another --output.") from error
+        raise OutputError(f"cannot write {path} ({error.strerror}): choose another {option}.") from error
 
 
 def _check_size(camera: Camera, pictures: Sequence[Image]) -> None:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.datatypes import Trajectory
 from feature_matcher_ros.errors import SourceError
 from feature_matcher_ros.evaluation.pair_table import PairRow, read_pair_table
@@ -41,10 +40,6 @@ class RunInfo:
     versions: Mapping[str, str]
     assumptions: tuple[str, ...]
     truth_sigma_m: float | None  # noise of the source's true positions; None if nobody knows it
-
-    def front_end_config(self) -> FrontEndConfig:
-        """The configuration of the run; ConfigError if it is that of another version."""
-        return override(FrontEndConfig(), self.config)
 
     def source_selection(self) -> Selection:
         """The part of the source that was read."""

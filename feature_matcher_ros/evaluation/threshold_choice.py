@@ -24,7 +24,6 @@ from feature_matcher_ros.matchers.adaptive import Probabilities
 Steps = NDArray[np.int64]
 
 SCALE = 100_000  # thresholds are multiples of one over this, which a file holds in five digits
-NEVER = SCALE
 MIN_STOPPING_PAIRS = 8  # fewer say nothing about those that follow
 _NORMAL_QUANTILE = 1.6448536269514722  # at 95 %
 _WANTED_STEP = 0.002

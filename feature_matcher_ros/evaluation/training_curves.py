@@ -24,16 +24,40 @@ def draw_training_curves(metrics: Path, path: Path) -> None:
         SourceError: the file cannot be read.
         OutputError: the picture cannot be written.
     """
-    try:
-        lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
-        raise SourceError(f"the metrics {metrics} cannot be read ({error}): give the file that train wrote.") from error
     with plot_style():
-        figure = _figure([line for line in lines if line["stage"] == _STAGE])
+        figure = _figure(read_metrics(metrics))
         try:
             figure.savefig(path, dpi=120)
         except (OSError, ValueError) as error:
             raise OutputError(f"cannot write the picture {path} ({error}): choose a writable folder.") from error
+
+
+def read_metrics(path: Path) -> list[Line]:
+    """The reports of the first stage, without those behind a checkpoint from which the run then went on, or anew.
+
+    Raises:
+        SourceError: the file cannot be read.
+    """
+    try:
+        lines = [*map(_parsed, path.read_text(encoding="utf-8").splitlines())]
+    except (OSError, ValueError) as error:
+        raise SourceError(f"the metrics {path} cannot be read ({error}): give the file that train wrote.") from error
+    kept: list[Line] = []
+    for line in lines:
+        if line.get("stage") == _STAGE:
+            while kept and kept[-1]["step"] >= line["step"]:
+                kept.pop()
+            kept.append(line)
+    return kept
+
+
+def _parsed(text: str) -> Line:
+    """Nothing where a full disk left but a part of the line."""
+    try:
+        line: Line = json.loads(text)
+    except ValueError:
+        return {}
+    return line
 
 
 def _figure(lines: Sequence[Line]) -> Figure:

@@ -116,9 +116,11 @@ def _pinhole_like(camera: Camera) -> Camera:
 def _is_registered(camera: Camera, depth: DepthView) -> bool:
     """Whether the pixels of the depth map are those of the camera."""
     other = depth.camera
+    same_model = camera.distortion_model is other.distortion_model
+    same_lens = same_model and np.array_equal(camera.distortion, other.distortion)
     return (
         (camera.width, camera.height) == (other.width, other.height)
         and np.allclose(camera.K, other.K, rtol=0.0, atol=_MAX_SHIFT_PX)
-        and np.array_equal(camera.distortion, other.distortion)
+        and (same_lens or (is_pinhole(camera) and is_pinhole(other)))
         and np.allclose(depth.cam_from_depth, np.eye(4), rtol=0.0, atol=1e-9)
     )

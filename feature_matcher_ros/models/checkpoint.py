@@ -28,11 +28,18 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        cause = " ".join(str(error).split())[:200]
+        # What torch says of other content than tensors is advice to run it.
+        is_foreign = isinstance(error, pickle.UnpicklingError)
+        cause = "it is no torch file of tensors alone" if is_foreign else " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} cannot be read as weights ({cause}): download or export it again.") from error
     for deeper in ("extractor", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(deeper), Mapping):
             content = content[deeper]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(f"{path} holds something else than named tensors: give a file of weights alone.")
+    for name, tensor in content.items():
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(
+                f"the tensor '{name}' of {path} is NaN or infinite: download or train the weights again."
+            )
     return dict(content)

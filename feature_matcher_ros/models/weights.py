@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from http.client import HTTPException, IncompleteRead
 from pathlib import Path
 from typing import BinaryIO
 
@@ -177,10 +178,13 @@ def _download(weights: PublishedWeights, path: Path) -> str:
     """Write the published file and return the SHA-256 of what came."""
     try:
         with urllib.request.urlopen(weights.url, timeout=_TIMEOUT_S) as response, path.open("wb") as file:
-            return _copy(response, file.write)
-    except OSError as error:  # also of the network
+            digest, announced = _copy(response, file.write), response.headers["Content-Length"]
+            if announced is not None and file.tell() != int(announced):  # which reading in blocks does not notice
+                raise IncompleteRead(b"", int(announced) - file.tell())
+            return digest
+    except (OSError, HTTPException) as error:  # also of the network
         raise WeightsError(
-            f"cannot download {weights.url} ({error}): check the connection, or put the file at "
+            f"cannot download {weights.url} ({' '.join(str(error).split())}): check the connection, or put the file at "
             f"{path.parent / weights.file_name} yourself."
         ) from error
 

@@ -8,13 +8,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from feature_matcher_ros.errors import FeatureMatcherError, RuntimeLoadError
+from feature_matcher_ros.config import override
+from feature_matcher_ros.errors import FeatureMatcherError, RuntimeLoadError, SourceError
+from feature_matcher_ros.evaluation.bag import open_bag
 from feature_matcher_ros.evaluation.bag_file import BagFile
-from feature_matcher_ros.node_config import NodeConfig
+from feature_matcher_ros.evaluation.sequences import Selection
+from feature_matcher_ros.node_config import LiveConfig, NodeConfig
+from feature_matcher_ros.ros.bag_inputs import find_inputs, names_topics, selection_of
 from feature_matcher_ros.ros.camera_input import CameraInput
 from feature_matcher_ros.ros.frame_builder import FrameBuilder
 from feature_matcher_ros.ros.graph import SENSOR_DATA, Endpoint, Graph
@@ -41,6 +45,7 @@ class Examination:
 
     rows: tuple[tuple[str, ...], ...]
     problems: tuple[str, ...]
+    notes: tuple[str, ...] = ()  # what was found out without being told
 
 
 HEADER = ("input", "topic", "type", "publishers", "messages")
@@ -80,11 +85,28 @@ def examine_graph(graph: Graph, config: NodeConfig, listen_s: float) -> Examinat
 
 
 def examine_bag(path: Path, node: NodeName, config: NodeConfig) -> Examination:
-    """Look for the topics of the node in a bag.
+    """Look for the inputs of the node in a bag: by the names it is given, else where ``replay`` finds them.
 
     Raises:
         SourceError: the bag cannot be read.
     """
+    if names_topics(config, node):
+        return _examine_topics(path, node, config)
+    selection = selection_of(config)
+    try:
+        found = find_inputs(path, selection)
+    except SourceError as error:
+        by_default = _examine_topics(path, node, config)
+        unclear = f"{str(error).rstrip('.')}; that is for replay, here name it with -r image:=TOPIC."
+        return replace(by_default, problems=(unclear,)) if by_default.problems else by_default
+    here = override(LiveConfig(node=config), found).node
+    told = [f"{name}={value}" for name, value in found.items() if value != getattr(config, name.split(".")[1])]
+    note = f"found as replay finds them; the node is told so by --set {' --set '.join(told)}" if told else ""
+    examination = replace(_examine_topics(path, node, here), notes=(note,) if note else ())
+    return examination if examination.problems else replace(examination, problems=_unreadable(path, selection))
+
+
+def _examine_topics(path: Path, node: NodeName, config: NodeConfig) -> Examination:
     with BagFile(path) as bag:
         endpoints = [Endpoint(topic.name, topic.type_name, None) for topic in bag.topics.values()]
         counts = {topic.name: topic.count for topic in bag.topics.values()}
@@ -97,6 +119,15 @@ def examine_bag(path: Path, node: NodeName, config: NodeConfig) -> Examination:
             if not is_there and not wanted.is_optional:
                 problems.append(explain_topic(wanted, SENSOR_DATA, endpoints))
     return Examination(tuple(rows), tuple(problems))
+
+
+def _unreadable(path: Path, selection: Selection) -> tuple[str, ...]:
+    """Why ``replay`` could not begin: a camera that is not calibrated, or stands nobody knows where."""
+    try:
+        open_bag(path, selection)
+    except FeatureMatcherError as error:
+        return (str(error),)
+    return ()
 
 
 def _first_bundles(

@@ -26,13 +26,18 @@ class Checkpoint:
     optimizer: Mapping[str, Any]
 
 
-def save_checkpoint(path: Path, config: TrainingConfig, checkpoint: Checkpoint) -> None:
+CHECKPOINT = "checkpoint.pth"
+Origins = Mapping[str, str]  # what a run began with beside its recipe: images, initial weights
+
+
+def save_checkpoint(path: Path, config: TrainingConfig, checkpoint: Checkpoint, origins: Origins) -> None:
     """Write a checkpoint; should that fail, the one already there survives.
 
     Raises:
         OutputError: it cannot be written.
     """
-    content = {"config": json.dumps(recipe_of(config)), **{name: getattr(checkpoint, name) for name in _FIELDS}}
+    recipe = {**recipe_of(config), **origins}
+    content = {"config": json.dumps(recipe), **{name: getattr(checkpoint, name) for name in _FIELDS}}
     unfinished = path.with_suffix(".unfinished")
     try:
         torch.save(content, unfinished)
@@ -45,28 +50,38 @@ def save_checkpoint(path: Path, config: TrainingConfig, checkpoint: Checkpoint) 
         ) from error
 
 
-def load_checkpoint(path: Path, config: TrainingConfig) -> Checkpoint:
-    """Read a checkpoint of the same recipe.
+def load_checkpoint(path: Path, config: TrainingConfig, origins: Origins) -> Checkpoint:
+    """Read a checkpoint of the same recipe and origins; one that does not name the latter is taken to have the same.
 
     Raises:
         TrainingError: the file is damaged.
-        ConfigError: it belongs to another recipe.
+        ConfigError: it belongs to another recipe, or began with something else.
     """
     try:
         content = torch.load(path, "cpu", weights_only=True)
-        stored = json.loads(content["config"])
+        stored = {**origins, **json.loads(content["config"])}
         checkpoint = Checkpoint(**{name: content[name] for name in _FIELDS})
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
             f"the checkpoint {path} is damaged ({type(error).__name__}): delete it to begin anew."
         ) from error
-    difference = _first_difference(stored, json.loads(json.dumps(recipe_of(config))))
+    difference = _first_difference(stored, json.loads(json.dumps({**recipe_of(config), **origins})))
     if difference is not None:
         name, old, new = difference
         raise ConfigError(
-            f"{path} was trained with {name} = {old}, not {new}: resume with the same recipe, or choose another folder."
+            f"{path} was trained with {name} = {old}, not {new}: resume with the same, or choose another --output."
         )
     return checkpoint
+
+
+def checkpoint_in(folder: Path, config: TrainingConfig, origins: Origins) -> Checkpoint | None:
+    """That of a run in a folder, None before its first one.
+
+    Raises:
+        ConfigError, TrainingError: as ``load_checkpoint``.
+    """
+    path = folder / CHECKPOINT
+    return load_checkpoint(path, config, origins) if path.is_file() else None
 
 
 _FIELDS = ("stage", "step", "model", "average", "optimizer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -10,6 +11,18 @@ from feature_matcher_ros.config import ExtractorConfig
 from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.models.dense_config import EfficientLoftrConfig, LoftrConfig
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
+from feature_matcher_ros.parameters import Parameter, ParameterInfo, checked
+
+# What numbers can be set to; those of the extractor have their ranges with them.
+_RANGES = {
+    **dict.fromkeys(("seed", "steps", "warmup_steps", "learning_rate", "weight_decay"), (0, math.inf)),
+    **dict.fromkeys(("num_keypoints", "batch_size", "validation_pairs", "heads", "fine_heads"), (1, math.inf)),
+    **dict.fromkeys(("num_scenes", "views_per_scene", "layers", "rounds"), (2, math.inf)),
+    **dict.fromkeys(("rendered_share", "shrunk_share"), (0, 1)),
+    **dict.fromkeys(("ema_decay", "validation_share"), (0, 0.9999)),
+    **dict.fromkeys(("width", "descriptor_size", "aggregation"), (1, math.inf)),
+    "max_gradient_norm": (1e-6, math.inf),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +147,15 @@ def with_settings(config: TrainingConfig, settings: Sequence[str]) -> TrainingCo
     """The recipe with some values replaced, each given as ``name=value`` or ``section.name=value``.
 
     Raises:
-        ConfigError: a name is unknown, or a value is not of the type of the one it replaces.
+        ConfigError: a name is unknown, or a value is not of the type of the one it replaces, or out of range.
     """
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise ConfigError(f"'{setting}' sets nothing: write it as matching.steps=3000.")
         config = _replaced(config, name.split("."), value, name)
+    _require_even_heads(config.network)
+    _require_trainable(config)
     return config
 
 
@@ -153,7 +168,26 @@ def _replaced(config: Any, path: Sequence[str], value: str, name: str) -> Any:
         return replace(config, **{path[0]: _replaced(current, path[1:], value, name)})
     if len(path) > 1 or not isinstance(current, (int, float, str)):
         raise ConfigError(f"'{name}' is no single value: name one inside of it, such as matching.steps.")
-    try:
-        return replace(config, **{path[0]: type(current)(value)})
-    except ValueError as error:
-        raise ConfigError(f"{name} = '{value}' is no {type(current).__name__}: give one like {current}.") from error
+    low, high = _RANGES.get(path[0], (-math.inf, math.inf))
+    declared = {field.name: field.metadata.get("info") for field in fields(config)}[path[0]]
+    entry = Parameter(name, type(current), current, declared or ParameterInfo("", minimum=low, maximum=high))
+    return replace(config, **{path[0]: checked(entry, value)})
+
+
+def _require_trainable(config: TrainingConfig) -> None:
+    network, steps = config.network, config.confidence.steps
+    if isinstance(network, LightGlueConfig):
+        if not network.adaptive:
+            raise ConfigError("network.adaptive = false is of no use here: every layer of LightGlue learns to match.")
+    elif steps and not network.has_confidence:
+        raise ConfigError(f"confidence.steps = {steps} trains what this network has not: set confidence.steps=0.")
+
+
+def _require_even_heads(network: LightGlueConfig | EfficientLoftrConfig | LoftrConfig) -> None:
+    """Every head of attention takes as many channels; in LightGlue pairs of them are turned by an angle."""
+    channels = 2 if isinstance(network, LightGlueConfig) else 1
+    if network.width % (channels * network.heads):
+        raise ConfigError(
+            f"network.heads = {network.heads} cannot share the {network.width} channels of a state: give a number that "
+            f"divides {network.width // channels}."
+        )

@@ -19,9 +19,9 @@ _log = logging.getLogger(__name__)
 
 
 def find_photographs(folder: Path) -> list[Path]:
-    """All image files of a folder and the folders in it that can be read, in order of their names.
+    """All image files of a folder and the folders in it, in order of their names.
 
-    Unreadable files are left out and counted in the log.
+    Files that do not begin as an image does are left out and counted in the log.
 
     Raises:
         SourceError: the folder is missing, or no image in it can be read.

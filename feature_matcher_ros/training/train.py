@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from feature_matcher_ros.errors import TrainingError
 from feature_matcher_ros.models.checkpoint import read_checkpoint
+from feature_matcher_ros.runtimes.manifest import sha256_of
+from feature_matcher_ros.training.checkpoints import Origins, checkpoint_in
 from feature_matcher_ros.training.config import TrainingConfig
 from feature_matcher_ros.training.photographs import find_photographs
 from feature_matcher_ros.training.progress import ProgressCallback
 from feature_matcher_ros.training.tasks import task_of
-from feature_matcher_ros.training.trainer import Trainer, TrainerOptions, is_first_process, write_weights
-from feature_matcher_ros.training.view_store import ViewStore
+from feature_matcher_ros.training.trainer import Trainer, TrainerOptions, fitting, is_first_process, write_weights
+from feature_matcher_ros.training.view_store import ViewStore, fingerprint
 
+_LONGEST_WAIT = timedelta(days=1)
 Counted = Callable[[int, int], None]
 
 
@@ -49,13 +53,17 @@ def make_scenes(
 ) -> list[list[Any]]:
     """Make the views that are missing, in parallel processes, and read the views of all scenes.
 
-    A GPU as ``device`` renders rooms; their images differ from the CPU's by a few grey levels.
+    What would end the training later does so before: weights to begin with and a checkpoint that do not fit. A GPU as
+    ``device`` renders rooms; their images differ from the CPU's by a few grey levels.
 
     Raises:
         SourceError: there is nothing to train on.
         OutputError: they cannot be written.
+        ConfigError, TrainingError, WeightsError: as ``train``.
     """
-    photographs = find_photographs(places.photographs) if places.photographs else []
+    photographs = _photographs(places)
+    _initial(config, places)
+    checkpoint_in(places.output, config, _origins(places, photographs))
     store = ViewStore(places.views or places.output / "views", config.data, task_of(config).view_format, photographs)
     if is_first_process():
         store.prepare(on_progress=on_progress, device=device)
@@ -78,14 +86,31 @@ def train(
         OutputError: something cannot be written.
         ConfigError, TrainingError: the run cannot go on where it was interrupted, or has diverged.
     """
-    task = task_of(config)
-    initial = task.from_checkpoint(read_checkpoint(places.initial)) if places.initial else None
-    trainer = Trainer(config, scenes, places.output, options, on_progress, initial)
+    initial, origins = _initial(config, places), _origins(places, _photographs(places))
+    trainer = Trainer(config, scenes, places.output, options, on_progress, initial, origins)
     model = trainer.run()
-    path = places.output / f"{task.name}.safetensors"
+    path = places.output / f"{task_of(config).name}.safetensors"
     if is_first_process():
         write_weights(model, path)
     return Trained(path, trainer.held_back)
+
+
+def _photographs(places: TrainingPlaces) -> list[Path]:
+    return find_photographs(places.photographs) if places.photographs else []
+
+
+def _origins(places: TrainingPlaces, photographs: Sequence[Path]) -> Origins:
+    """As a checkpoint tells them; images by name and size, like the folder of their views."""
+    digest = fingerprint([(path.name, path.stat().st_size) for path in photographs])
+    images = f"{len(photographs)} images ({digest})" if photographs else "procedural"
+    initial = "none" if places.initial is None else f"{places.initial.name} ({sha256_of(places.initial)[:12]})"
+    return {"photographs": images, "initial": initial}
+
+
+def _initial(config: TrainingConfig, places: TrainingPlaces) -> nn.Module | None:
+    if places.initial is None:
+        return None
+    return fitting(task_of(config).from_checkpoint(read_checkpoint(places.initial)), config)
 
 
 def choose_device(name: str) -> torch.device:
@@ -110,7 +135,8 @@ def choose_device(name: str) -> torch.device:
 def _join_torchrun(local_rank: int) -> torch.device:
     """Join the processes that ``torchrun`` started, one for each GPU, or any number on a CPU."""
     has_gpu = torch.cuda.is_available()
-    distributed.init_process_group("nccl" if has_gpu else "gloo")
+    # The others wait while the first one makes the views, which may take longer than the minutes of PyTorch's default.
+    distributed.init_process_group("nccl" if has_gpu else "gloo", timeout=_LONGEST_WAIT)
     if not has_gpu:
         return torch.device("cpu")
     torch.cuda.set_device(local_rank)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -17,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from feature_matcher_ros.errors import OutputError, TrainingError, WeightsError
-from feature_matcher_ros.training.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
+from feature_matcher_ros.training.checkpoints import CHECKPOINT, Checkpoint, Origins, checkpoint_in, save_checkpoint
 from feature_matcher_ros.training.config import StageConfig, TrainingConfig
 from feature_matcher_ros.training.match_counts import MatchCounts
 from feature_matcher_ros.training.progress import MetricsLog, ProgressCallback, TrainingProgress
@@ -25,6 +27,7 @@ from feature_matcher_ros.training.task import CONFIDENCE, MATCHING, Batch
 from feature_matcher_ros.training.tasks import task_of
 
 _VALIDATION_SEED = 1_000_003
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,15 @@ class Trainer:
         options: TrainerOptions | None = None,
         on_progress: ProgressCallback = lambda progress: None,
         initial: nn.Module | None = None,
+        origins: Origins | None = None,
     ) -> None:
         """Take the last scenes for validation and the others for training; begin with the weights of ``initial``.
 
+        ``origins`` tells what the scenes and weights are, so that only a run that began with the same goes on.
+
         Raises:
             OutputError: the folder cannot be made.
-            ConfigError, TrainingError: the checkpoint in it is of another recipe, or damaged.
+            ConfigError, TrainingError: the checkpoint in it is of another recipe or origin, or damaged.
             WeightsError: the weights to begin with are those of another network.
         """
         self._config, self._options, self._folder = config, options or TrainerOptions(), folder
@@ -66,21 +72,19 @@ class Trainer:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the folder {folder} ({error}): choose a writable one.") from error
-        held_back = max(1, round(config.validation_share * len(scenes)))
+        held_back = min(max(1, round(config.validation_share * len(scenes))), len(scenes) - 1)
         self._scenes, self.held_back = scenes[:-held_back], scenes[-held_back:]
         count = math.ceil(config.validation_pairs / config.batch_size)
         self._validation = [*self._batches(self.held_back, count, (config.seed, _VALIDATION_SEED))]
         self._model = self._task.untrained().to(self._options.device)
         if initial is not None:
-            self._model.load_state_dict(_fitting(initial, config).state_dict())
+            self._model.load_state_dict(fitting(initial, config).state_dict())
         self._average = self._new_average()
         self._log = MetricsLog(folder)
-        path = self._checkpoint_path
-        self._resumed = load_checkpoint(path, config) if path.is_file() else None
-
-    @property
-    def _checkpoint_path(self) -> Path:
-        return self._folder / "checkpoint.pth"
+        self._origins = origins or {}
+        self._resumed = checkpoint_in(folder, config, self._origins)
+        if self._resumed is not None and is_first_process():
+            _log.info("%s %s", folder, _progress_of(self._resumed, config))
 
     def run(self) -> nn.Module:
         """Run what is left of both stages and return the network.
@@ -156,7 +160,8 @@ class Trainer:
             self._tell(report.progress(done, self.validate() if validates else ()))
         if is_last or done % options.checkpoint_steps == 0:
             state = (self._model.state_dict(), self._average.state_dict(), optimizer.state_dict())
-            save_checkpoint(self._checkpoint_path, self._config, Checkpoint(name, done, *state))
+            path = self._folder / CHECKPOINT
+            save_checkpoint(path, self._config, Checkpoint(name, done, *state), self._origins)
 
     def _tell(self, progress: TrainingProgress) -> None:
         self._log.write(progress)
@@ -210,7 +215,7 @@ def write_weights(model: nn.Module, path: Path) -> None:
     tensors = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in kept.items()}
     try:
         save_file(tensors, path)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise OutputError(f"cannot write the weights {path} ({error}): free some space.") from error
 
 
@@ -221,7 +226,19 @@ def _only_trainable(model: nn.Module, stage: str) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _fitting(initial: nn.Module, config: TrainingConfig) -> nn.Module:
+def _progress_of(checkpoint: Checkpoint, config: TrainingConfig) -> str:
+    is_last = checkpoint.stage == CONFIDENCE or not config.confidence.steps
+    if is_last and checkpoint.step == (config.confidence.steps or config.matching.steps):
+        return "was trained to the end before: nothing is left to train"
+    return f"goes on after step {checkpoint.step} of the stage {checkpoint.stage}"
+
+
+def fitting(initial: nn.Module, config: TrainingConfig) -> nn.Module:
+    """The weights to begin with, if they are of the network of a recipe.
+
+    Raises:
+        WeightsError: they are not.
+    """
     if initial.config != config.network:
         raise WeightsError(
             f"the weights to begin with are those of {initial.config}, and {config.network} is to be trained: "

@@ -52,7 +52,7 @@ class ViewStore(Generic[_View]):
         self._config, self._format = config, view_format
         self._photographs = tuple(photographs)
         kind = config.extractor.name if config.extractor else view_format.name
-        self._folder = folder / f"{kind}_{_fingerprint(config, self._photographs)}"
+        self._folder = folder / f"{kind}_{_folder_key(config, self._photographs)}"
 
     def __len__(self) -> int:
         return self._config.num_scenes
@@ -79,9 +79,13 @@ class ViewStore(Generic[_View]):
         most = os.cpu_count() or 1 if device == "cpu" else min(os.cpu_count() or 1, _GPU_PROCESSES)
         with ProcessPoolExecutor(num_processes or most, context) as pool:
             pending = [pool.submit(make, number, self._path(number)) for number in missing]
-            for done, future in enumerate(as_completed(pending), start=1 + len(self) - len(missing)):
-                future.result()
-                on_progress(done, len(self))
+            try:
+                for done, future in enumerate(as_completed(pending), start=1 + len(self) - len(missing)):
+                    future.result()
+                    on_progress(done, len(self))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # or an error would be told only after all scenes are made
+                raise
 
     def read(self, number: int) -> list[_View]:
         """The views of a scene.
@@ -198,7 +202,12 @@ POINT_VIEWS = ViewFormat("points", make_views, _NAMES, _arrays, _view)
 DENSE_VIEWS = ViewFormat("dense", make_dense_views, DENSE_NAMES, dense_arrays, dense_from_arrays)
 
 
-def _fingerprint(config: DataConfig, photographs: Sequence[Path]) -> str:
+def _folder_key(config: DataConfig, photographs: Sequence[Path]) -> str:
     """A folder name that changes with anything that the views of a scene depend on."""
     content = {**recipe_of(config), "num_scenes": 0}, [(path.name, path.stat().st_size) for path in photographs]
+    return fingerprint(content)
+
+
+def fingerprint(content: object) -> str:
+    """A short name of what can be written out."""
     return hashlib.sha256(repr(content).encode()).hexdigest()[:12]

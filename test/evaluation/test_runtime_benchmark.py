@@ -130,6 +130,21 @@ def test_without_a_gpu_tensorrt_is_one_sentence(capsys: pytest.CaptureFixture[st
     assert not (tmp_path / "bench.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--runtime", "onnx", "--plot", "cost.png"), "--plot draws the cost of LightGlue"),
+        (("--graphs", shipped_graphs("efficient_loftr"), "--keypoints", "64"), "are of a network that matches points"),
+        (("-o", "/dev/null/bench.json"), "/dev/null/bench.json cannot be written"),
+    ],
+)
+def test_what_would_do_nothing_is_refused_before_minutes_of_work(
+    arguments: tuple[str | Path, ...], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = feature_matcher(capsys, "bench", *arguments)
+    assert code == 1 and sentence in err and err.count("\n") == 1
+
+
 def test_the_command_writes_what_it_prints(
     pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

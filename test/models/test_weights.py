@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +78,33 @@ def test_a_damaged_download_is_not_kept(published: PublishedWeights, tmp_path: P
     with pytest.raises(WeightsError, match=r"cannot download file:///nowhere.*put the file at"):
         pull_weights(replace(published, url="file:///nowhere/net.pth"), folder)
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nx",
+        b"?",
+    ],
+    ids=["too short", "broken off", "no HTTP"],
+)
+def test_a_download_that_breaks_off_is_not_kept_for_want_of_a_checksum(answer: bytes, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/net.pth"
+        with pytest.raises(WeightsError, match=r"cannot download .* check the connection"):
+            pull_weights(PublishedWeights("net", url, None, "MIT"), tmp_path)
+        thread.join()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(published: PublishedWeights, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from feature_matcher_ros.evaluation.sequences import open_sequence
 from feature_matcher_ros.evaluation.trajectories import read_tum
 from feature_matcher_ros.extractors.sift import Sift
 from feature_matcher_ros.front_end import FrontEnd
+from feature_matcher_ros.matchers import create_matcher
 
 SETTINGS = {"extractor.max_keypoints": 400, "keyframes.min_parallax_px": 5.0}
 DEFAULT_MATCHER = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
@@ -201,11 +202,18 @@ def test_one_pair_of_images_is_matched_and_drawn(tmp_path: Path, capsys: pytest.
     recording = DemoRecording(DemoOptions(width=320, rate_hz=10.0))
     for number, name in ((10, "a.png"), (16, "b.png")):
         cv2.imwrite(str(tmp_path / name), recording.frame(number).image)
-    code, out, _ = feature_matcher(
-        capsys, "match", tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "matches.png"
-    )
+    images, table = (tmp_path / "a.png", tmp_path / "b.png"), tmp_path / "matches.csv"
+    code, out, _ = feature_matcher(capsys, "match", *images, "-o", tmp_path / "matches.png", "--csv", table)
     assert code == 0
     assert "no calibration, so no pose" in out
+    assert table.read_text().startswith("x0,y0,x1,y1,score,inlier\n")
+    rows = np.loadtxt(table, np.float32, delimiter=",", skiprows=1)
+    assert f"{len(rows)} matches, {int(rows[:, 5].sum())} on epipolar lines" in out
+    matcher = create_matcher(FrontEndConfig())
+    expected = matcher.match(*(matcher.extract(cv2.imread(str(image))) for image in images))
+    np.testing.assert_array_equal(rows[:, :4], np.hstack((expected.points0, expected.points1)))
+    np.testing.assert_array_equal(rows[:, 4], expected.scores)
+    assert feature_matcher(capsys, "match", *images, "--csv", table, "--against", "lightglue")[0] == 1
     assert cv2.imread(str(tmp_path / "matches.png")).shape[1] >= 640
 
 

@@ -15,10 +15,19 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch: pip install feature_matcher_ros[torch]")
 
+from safetensors.torch import save_file  # noqa: E402
+
 from feature_matcher_ros.config import FrontEndConfig, MatcherConfig  # noqa: E402
-from feature_matcher_ros.errors import ConfigError, OutputError, SourceError, TrainingError  # noqa: E402
+from feature_matcher_ros.errors import (  # noqa: E402
+    ConfigError,
+    OutputError,
+    SourceError,
+    TrainingError,
+    WeightsError,
+)
 from feature_matcher_ros.evaluation.threshold_choice import Schedule  # noqa: E402
 from feature_matcher_ros.evaluation.threshold_records import agreement  # noqa: E402
+from feature_matcher_ros.evaluation.training_curves import read_metrics  # noqa: E402
 from feature_matcher_ros.matchers import create_matcher  # noqa: E402
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue  # noqa: E402
 from feature_matcher_ros.models.checkpoint import read_checkpoint  # noqa: E402
@@ -26,7 +35,8 @@ from feature_matcher_ros.training.checkpoints import load_checkpoint  # noqa: E4
 from feature_matcher_ros.training.config import TrainingConfig, preset, with_settings  # noqa: E402
 from feature_matcher_ros.training.held_back_schedule import held_back_schedule  # noqa: E402
 from feature_matcher_ros.training.progress import TrainingProgress  # noqa: E402
-from feature_matcher_ros.training.trainer import Trainer, TrainerOptions  # noqa: E402
+from feature_matcher_ros.training.train import TrainingPlaces, make_scenes  # noqa: E402
+from feature_matcher_ros.training.trainer import Trainer, TrainerOptions, write_weights  # noqa: E402
 from feature_matcher_ros.training.view_store import make_views  # noqa: E402
 from feature_matcher_ros.training.views import View, best_points  # noqa: E402
 
@@ -53,8 +63,14 @@ class InterruptionError(Exception):
 
 @pytest.mark.parametrize(("stage", "step"), [("matching", 5), ("matching", 8), ("confidence", 3)])
 def test_interrupted_training_ends_as_if_it_had_not_been(
-    config: TrainingConfig, scenes: list[list[View]], stage: str, step: int, tmp_path: Path
+    config: TrainingConfig,
+    scenes: list[list[View]],
+    stage: str,
+    step: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO")
     expected = Trainer(config, scenes, tmp_path / "whole", OPTIONS).run().state_dict()
 
     def interrupt(progress: TrainingProgress) -> None:
@@ -68,6 +84,9 @@ def test_interrupted_training_ends_as_if_it_had_not_been(
     assert steps[0] in (step - 1, step)  # what the last checkpoint had
     for name, tensor in resumed.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
+    assert caplog.messages == [f"{tmp_path / 'parts'} goes on after step {steps[0] // 2 * 2} of the stage {stage}"]
+    Trainer(config, scenes, tmp_path / "parts", OPTIONS)
+    assert "nothing is left to train" in caplog.text
 
 
 def test_a_checkpoint_is_of_its_recipe_alone(config: TrainingConfig, scenes: list[list[View]], tmp_path: Path) -> None:
@@ -76,6 +95,11 @@ def test_a_checkpoint_is_of_its_recipe_alone(config: TrainingConfig, scenes: lis
         Trainer(config, scenes, tmp_path, OPTIONS)
     threads = ["matching.steps=2", "confidence.steps=2", "data.extractor.num_threads=3"]
     Trainer(with_settings(config, threads), scenes, tmp_path, OPTIONS)  # the outcome would be the same
+    begun = dict(zip(("photographs", "initial"), ("4 images (ab)", "none"), strict=True))
+    short = with_settings(config, threads)
+    Trainer(short, scenes, tmp_path / "mine", OPTIONS, origins=begun).run()
+    with pytest.raises(ConfigError, match=r"was trained with photographs = 4 images \(ab\), not procedural"):
+        Trainer(short, scenes, tmp_path / "mine", OPTIONS, origins=begun | {"photographs": "procedural"})
     path = tmp_path / "checkpoint.pth"
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(TrainingError, match=r"damaged .*delete it"):
@@ -97,8 +121,30 @@ def test_the_old_checkpoint_survives_a_full_disk(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert load_checkpoint(tmp_path / "checkpoint.pth", config).step == 2
+    assert load_checkpoint(tmp_path / "checkpoint.pth", config, {}).step == 2
     assert not list(tmp_path.glob("*.unfinished"))
+
+
+def test_weights_that_the_disk_does_not_hold_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()  # in the place of the file
+    with pytest.raises(OutputError, match="cannot write the weights"):
+        write_weights(torch.nn.Linear(2, 2), tmp_path / "weights")
+
+
+def test_what_ends_a_training_is_said_before_views_are_made(config: TrainingConfig, tmp_path: Path) -> None:
+    save_file({"posenc.Wr.weight": torch.zeros(1, 2)}, tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="not one of LightGlue"):
+        make_scenes(config, TrainingPlaces(tmp_path / "run", initial=tmp_path / "other.safetensors"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_curves_are_those_of_the_run_that_went_on(tmp_path: Path) -> None:
+    lines = [{"stage": "matching", "step": step, "losses": [loss]} for step, loss in ((1, 9), (20, 8), (40, 7))]
+    again = [{"stage": "matching", "step": step, "losses": [loss]} for step, loss in ((20, 6), (40, 5))]
+    text = "\n".join(map(json.dumps, lines)) + '\n{"stage": "mat\n' + "\n".join(map(json.dumps, again))
+    (tmp_path / "metrics.jsonl").write_text(text)
+    kept = read_metrics(tmp_path / "metrics.jsonl")
+    assert [(line["step"], line["losses"]) for line in kept] == [(1, [9]), (20, [6]), (40, [5])]
 
 
 def test_diverged_training_stops_and_names_the_batch(
@@ -123,13 +169,27 @@ def test_scenes_without_enough_points_are_an_error(
     [
         ("matching.step=3", "there is no 'step'"),
         ("matching=3", "is no single value"),
-        ("matching.steps=many", "is no int"),
+        ("matching.steps=many", "not of type int"),
         ("steps", "sets nothing"),
+        ("batch_size=0", "batch_size = 0 is out of range"),
+        ("ema_decay=nan", "ema_decay = nan is out of range"),
+        ("network.heads=3", "divides 32"),
+        ("network.adaptive=false", "every layer of LightGlue learns"),
+        ("data.extractor.max_keypoints=-5", "out of range"),
     ],
 )
 def test_wrong_settings_are_explained(setting: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         with_settings(preset("smoke"), [setting])
+
+
+def test_a_truth_value_of_the_recipe_can_be_switched_off() -> None:
+    assert not with_settings(preset("smoke"), ["network.scale_orientation=false"]).network.scale_orientation
+
+
+def test_confidence_cannot_be_trained_where_there_is_none() -> None:
+    with pytest.raises(ConfigError, match="trains what this network has not"):
+        with_settings(preset("loftr"), ["confidence.steps=5"])
 
 
 def test_an_unknown_preset_is_an_error() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -157,6 +158,16 @@ def test_views_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="choose a writable folder"):
         ViewStore(tmp_path / "file", TINY, POINT_VIEWS).prepare()
+
+
+def test_a_damaged_photograph_is_told_before_all_scenes_are_made(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), procedural_photograph(0, (320, 240)))
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:200])
+    cv2.imwrite(str(tmp_path / "b.png"), procedural_photograph(0, (320, 240)))
+    store = ViewStore(tmp_path, replace(TINY, num_scenes=400), POINT_VIEWS, find_photographs(tmp_path))
+    with pytest.raises(SourceError, match=r"a\.png cannot be trained on, as it is damaged"):
+        store.prepare(1)
+    assert len([*tmp_path.rglob("scene_*.npz")]) < 20
 
 
 def test_light_and_sensor_change_the_image_and_not_its_size() -> None:
