@@ -39,14 +39,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,  # its columns cut names and texts on a terminal of 80
 )
-app.command()(export)
-app.command()(build)
-app.command()(bench)
-app.command()(train)
-app.command()(calibrate)
-app.command(context_settings=CONTEXT)(live)
-app.command(context_settings=CONTEXT)(doctor)
-app.add_typer(weights_app, name="weights", no_args_is_help=True)
 
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write to.")]
 
@@ -67,7 +59,6 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-@app.command()
 def replay(
     source: Annotated[Path, typer.Argument(help="Bag, dataset folder, folder of images, or video.")],
     output: OutputOption = None,
@@ -121,7 +112,6 @@ def replay(
     _replay(source, output, selection, configured(config, settings, matcher), options, report)
 
 
-@app.command()
 def evaluate(
     paths: Annotated[list[Path], typer.Argument(help="Run folders, or JSON files of image pairs with true poses.")],
     ground_truth: Annotated[Path | None, typer.Option(help="TUM file; otherwise the one of the run.")] = None,
@@ -159,7 +149,6 @@ def evaluate(
         _compare(runs, output or Path("comparison"), ground_truth)
 
 
-@app.command()
 def match(
     image0: Annotated[Path, typer.Argument(help="First image.")],
     image1: Annotated[Path, typer.Argument(help="Second image.")],
@@ -188,7 +177,6 @@ def match(
     console.print(f"wrote {output}" + (f" and {csv}" if csv else ""))
 
 
-@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("demo"),
     config: ConfigOption = None,
@@ -206,6 +194,21 @@ def demo(
         write_demo_bag(output / "rendered_room", on_progress=on_progress)
     _replay(output / "rendered_room", output / "run", Selection(), configured(config, settings), ReplayOptions(), True)
     console.print("the light is off for a part of the way: losing and finding again is part of it")
+
+
+# In the order in which a newcomer meets them.
+app.command()(demo)
+app.command()(replay)
+app.command()(match)
+app.command()(evaluate)
+app.command(context_settings=CONTEXT)(live)
+app.command(context_settings=CONTEXT)(doctor)
+app.command()(calibrate)
+app.command()(train)
+app.command()(export)
+app.command()(build)
+app.command()(bench)
+app.add_typer(weights_app, name="weights", no_args_is_help=True)
 
 
 def _replay(source: Path, output: Path, selection: Any, config: FrontEndConfig, options: Any, report: bool) -> None:
