@@ -91,7 +91,7 @@ def _parameters(calibration: Calibration) -> dict[str, Value]:
         schedule["matchability_thresholds"] = calibration.schedule.matchability_thresholds
     return {
         "name": calibration.method,
-        "graphs": matcher.graphs,
+        "graphs": matcher.graphs and str(Path(matcher.graphs).absolute()),  # a node is launched from elsewhere
         "depth_confidence": matcher.depth_confidence,
         **schedule,
     }

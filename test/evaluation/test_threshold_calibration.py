@@ -300,10 +300,11 @@ def as_options(values: dict[str, object]) -> list[str]:
 
 
 def test_layers_that_change_nothing_are_not_run(
-    graphs: Path, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    graphs: Path, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "made" / "thresholds.yaml"
-    options = as_options(settings(graphs / "same"))
+    monkeypatch.chdir(graphs)
+    options = as_options(settings(Path("same")))
     code, out, err = feature_matcher(capsys, "calibrate", recording, "-o", output, *options)
     assert (code, err) == (0, ""), err
     assert re.search(r"(3\d) of \1 pairs: 1\d chose, these are the other 1\d", out)
@@ -311,6 +312,7 @@ def test_layers_that_change_nothing_are_not_run(
 
     config = load_config(output)
     assert set(yaml.safe_load(output.read_text())["/**"]["ros__parameters"]) == {"matcher"}
+    assert config.matcher.graphs == str(graphs / "same")  # whoever reads the file, from wherever
     assert len(config.matcher.confidence_thresholds) == 3 and config.matcher.confidence_thresholds[0] < 0.8
     matcher, by_paper = (
         create_matcher(override(part, {"extractor.max_keypoints": 96}))
