@@ -103,9 +103,13 @@ def _decode(path: Path, flags: int) -> NDArray[np.uint8]:
         data = np.fromfile(path, dtype=np.uint8)
         image = cv2.imdecode(data, flags) if data.size else None
     except (OSError, cv2.error) as error:
-        raise ImageError(f"'{path}' cannot be decoded ({_reason(error)}): give a PNG, JPEG or TIFF file.") from error
+        raise ImageError(
+            f"'{path}' cannot be read as an image ({_reason(error)}): give a PNG, JPEG or TIFF file."
+        ) from error
     if image is None:
-        raise ImageError(f"'{path}' cannot be decoded (it is empty or damaged): give a PNG, JPEG or TIFF file.")
+        raise ImageError(
+            f"'{path}' cannot be read as an image (it is empty or damaged): give a PNG, JPEG or TIFF file."
+        )
     return image
 
 

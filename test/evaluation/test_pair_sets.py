@@ -38,7 +38,7 @@ def test_a_pair_has_images_cameras_and_truth(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"img1": "images/c.png"}, r"pair 0 of .*c\.png' cannot be decoded"),
+        ({"img1": "images/c.png"}, r"pair 0 of .*c\.png' cannot be read as an image"),
         ({"K1": [[1, 0], [0, 1]]}, "pair 0 of .*no 3x3 matrix"),
         ({"K0": [[0, 0, 0]] * 3}, "pair 0 of .*focal lengths must be positive"),
         ({"dist1": [1, 2, 3]}, "pair 0 of .*3 distortion coefficients do not fit"),

@@ -302,7 +302,7 @@ def test_an_image_that_is_none_gets_one_sentence(
         path.write_bytes(content)
     code, _, err = feature_matcher(capsys, "match", path, path, "-o", tmp_path / "matches.png")
     assert (code, err.count("\n")) == (1, 1)
-    assert f"cannot read the image {path}" in err
+    assert f"'{path}' cannot be read as an image" in err
 
 
 def test_a_calibration_turns_matches_into_a_pose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
