@@ -136,14 +136,18 @@ class FrontEnd:
             estimate = estimate_from_normalized(x0, x1, *cameras, self._config.pose, metric=metric)
         with timer.stage("track"):
             anchored = self._registry.anchored(keyframe.tracks, track_ids, matches)
-            if anchored is not matches:  # the pose is of the matches as found, all else of the tracks
-                x0, x1 = _normalized(anchored, cameras)
-                metric = None if metric is None else replace(metric, points=homogeneous(x0).T * metric.points[:, 2:])
+        # The pose is of the matches as found, whose noise is their own; all else is of the tracks.
+        is_moved = anchored is not matches
         if estimate.status is Status.DEGENERATE and metric is None:
             # Two motions explain a plane equally well, but not equally well where it lies.
             with timer.stage("pose"):
                 known = keyframe.landmarks.to_points(track_ids)
+                known = _seen_at(x0, known) if is_moved else known
                 estimate = without_length(estimate_from_normalized(x0, x1, *cameras, self._config.pose, metric=known))
+        if is_moved:
+            with timer.stage("track"):
+                x0, x1 = _normalized(anchored, cameras)
+                metric = None if metric is None else _seen_at(x0, metric)
         return _Pair(keyframe, anchored, x0, x1, track_ids, metric, estimate)
 
     def _connected(
@@ -255,3 +259,8 @@ class FrontEnd:
 def _normalized(matches: Matches, cameras: tuple[Camera, Camera]) -> tuple[Float, Float]:
     """Undistorted normalised coordinates (M, 2) in both images."""
     return normalize_points(matches.points0, cameras[0]), normalize_points(matches.points1, cameras[1])
+
+
+def _seen_at(normalized: Float, measured: MetricPoints) -> MetricPoints:
+    """The same depths at other points (M, 2) of the image."""
+    return replace(measured, points=homogeneous(normalized).T * measured.points[:, 2:])

@@ -15,6 +15,7 @@ from feature_matcher_ros.datatypes import (
     KeyframeReason,
     Matches,
     MotionType,
+    PoseEstimate,
     ScaleSource,
     Status,
     TrackingState,
@@ -25,6 +26,7 @@ from feature_matcher_ros.evaluation.sequences import Modality
 from feature_matcher_ros.front_end import FrontEnd
 from feature_matcher_ros.geometry import angle_between_deg, invert_pose, rotation_angle_deg
 from feature_matcher_ros.matchers import create_matcher
+from feature_matcher_ros.relative_pose import estimate_from_normalized
 
 RATE_HZ = 10.0
 # What is tested here does not depend on the matcher, and this one is fast.
@@ -205,6 +207,23 @@ def test_tracks_by_position_keep_pose_and_trajectory(
     keyframes = [r for r in results if r.is_keyframe and r.track_ids is not None]
     shared = [len(np.intersect1d(a.track_ids[a.inliers], b.track_ids[b.inliers])) for a, b in pairwise(keyframes)]
     assert np.median(shared) > 20
+
+
+def test_poses_are_of_the_matches_as_found(
+    frames: dict[Modality, list[Frame]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a plane is looked at twice: points moved onto tracks share their noise, and would seem too sure."""
+    given = []
+
+    def estimate(x0: np.ndarray, x1: np.ndarray, *others: object, **more: object) -> PoseEstimate:
+        given.append((x0, x1))
+        return estimate_from_normalized(x0, x1, *others, **more)
+
+    monkeypatch.setattr("feature_matcher_ros.front_end.estimate_from_normalized", estimate)
+    front_end = FrontEnd(override(CONFIG, {"keyframes.match_every_frame": True}), Unnumbered())
+    results = [front_end.process(frames[Modality.MONO][number]) for number in (54, 57)]
+    assert results[1].status is Status.DEGENERATE and len(given) == 2
+    np.testing.assert_array_equal(given[0], given[1])
 
 
 def test_the_same_input_gives_the_same_output_bit_by_bit(frames: dict[Modality, list[Frame]]) -> None:
