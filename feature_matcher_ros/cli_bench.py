@@ -42,50 +42,66 @@ def bench(
     """
     from feature_matcher_ros.evaluation.dense_benchmark import DenseSetting
     from feature_matcher_ros.evaluation.learned_contenders import KEYPOINTS, RUNTIME_KEYPOINTS, LearnedSetting
-    from feature_matcher_ros.models.dense_config import DENSE_METHODS
-    from feature_matcher_ros.runtimes.manifest import read_manifest
-    from feature_matcher_ros.runtimes.shipped_graphs import find_shipped_graphs, shipped_graphs
+    from feature_matcher_ros.runtimes.shipped_graphs import shipped_graphs
 
-    folders, superglue = _without_superglue(graphs or [])
-    is_dense = len(folders) > 1 or any(read_manifest(folder).method in DENSE_METHODS for folder in folders)
-    if superglue is not None and (is_dense or not folders or runtime is not None):
-        raise ConfigError(
-            "SuperGlue is timed beside LightGlue on the same points: give a folder of either as --graphs, no --runtime."
-        )
+    folders, superglue, is_dense = _sorted_out(graphs or [], runtime)
     _refuse_idle(is_dense, bool(points or weights or keypoints), plot is not None, runtime is not None)
     require_writable(output, plot)
     if is_dense:
         dense = DenseSetting(tuple(folders), tuple(pairs or ()), num_threads=threads, runtime=runtime or "onnx")
         _bench_dense(dense, output)
         return
-    folder = folders[0] if folders else shipped_graphs("lightglue_sift")
     if not folders and weights is None and find_spec("torch") and find_spec("onnx"):
-        weights = folder.with_suffix(".safetensors")
-    sizes = tuple(sorted(set(keypoints or (KEYPOINTS if runtime is None else RUNTIME_KEYPOINTS))))
+        weights = shipped_graphs("lightglue_sift").with_suffix(".safetensors")
     setting = LearnedSetting(
-        folder, points, weights, superglue, tuple(pairs or ()), keypoints=sizes, num_threads=threads
+        graphs=folders[0] if folders else shipped_graphs("lightglue_sift"),
+        points=points,
+        weights=weights,
+        superglue=superglue,
+        pairs=tuple(pairs or ()),
+        keypoints=tuple(sorted(set(keypoints or (KEYPOINTS if runtime is None else RUNTIME_KEYPOINTS)))),
+        num_threads=threads,
     )
     if runtime is not None:
         _bench_runtime(setting, runtime, output)
-        return
-    if not folders:
-        _bench_stages(output)
-        dense_folder = find_shipped_graphs("efficient_loftr")
-        if dense_folder is not None:
-            dense = DenseSetting((dense_folder,), setting.pairs, num_threads=threads)
-            _bench_dense(dense, output.with_stem(f"{output.stem}_detector_free"))
-        output = output.with_stem(f"{output.stem}_learned")
-    _bench_learned(setting, output, plot)
+    elif folders:
+        _bench_learned(setting, output, plot)
+    else:
+        _bench_everything(setting, output, plot)
 
 
-def _without_superglue(graphs: list[Path]) -> tuple[list[Path], Path | None]:
-    """The folders of other networks, and that of a SuperGlue network."""
+def _bench_everything(setting: Any, output: Path, plot: Path | None) -> None:
+    """The stages, and the networks that ship."""
+    from feature_matcher_ros.evaluation.dense_benchmark import DenseSetting
+    from feature_matcher_ros.runtimes.shipped_graphs import find_shipped_graphs
+
+    _bench_stages(output)
+    dense_folder = find_shipped_graphs("efficient_loftr")
+    if dense_folder is not None:
+        dense = DenseSetting((dense_folder,), setting.pairs, num_threads=setting.num_threads)
+        _bench_dense(dense, output.with_stem(f"{output.stem}_detector_free"))
+    _bench_learned(setting, output.with_stem(f"{output.stem}_learned"), plot)
+
+
+def _sorted_out(graphs: list[Path], runtime: str | None) -> tuple[list[Path], Path | None, bool]:
+    """The folders of networks but SuperGlue, that of SuperGlue, and whether the former match without detected points.
+
+    Raises:
+        ConfigError: SuperGlue is to be timed, and not beside LightGlue.
+    """
     from feature_matcher_ros.matchers.superglue_graphs import METHOD
+    from feature_matcher_ros.models.dense_config import DENSE_METHODS
     from feature_matcher_ros.runtimes.manifest import read_manifest
 
-    superglue = [folder for folder in graphs if read_manifest(folder).method == METHOD]
-    others = [folder for folder in graphs if folder not in superglue]
-    return others, superglue[-1] if superglue else None
+    methods = {folder: read_manifest(folder).method for folder in graphs}
+    superglue = [folder for folder in graphs if methods[folder] == METHOD]
+    folders = [folder for folder in graphs if folder not in superglue]
+    is_dense = len(folders) > 1 or any(methods[folder] in DENSE_METHODS for folder in folders)
+    if superglue and (len(superglue) > 1 or is_dense or not folders or runtime is not None):
+        raise ConfigError(
+            "SuperGlue is timed beside LightGlue on the same points: give a folder of either as --graphs, no --runtime."
+        )
+    return folders, superglue[0] if superglue else None, is_dense
 
 
 def _refuse_idle(is_dense: bool, is_of_points: bool, plots: bool, is_of_runtime: bool) -> None:

@@ -62,7 +62,7 @@ class ViewStore(Generic[_View]):
     ) -> None:
         """Make the views that are still missing; 0 takes a process for each core, and a ``device`` renders rooms.
 
-        On a GPU each process takes about 0.7 GB of its memory: 0 takes no more than eight there.
+        On a GPU each process holds a context and the textures of a scene: 0 takes no more than eight there.
 
         Raises:
             OutputError: they cannot be written.
