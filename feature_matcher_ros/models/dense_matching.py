@@ -9,33 +9,33 @@ MASKED = -1e9
 
 
 def masked_logits(state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
-    """Scalar products (B, L, S) of states (B, C, h, w), very low where a cell (B, 1, h, w) has no content.
+    """Scalar products (..., L, S) of states (..., C, h, w), very low where a cell (..., 1, h, w) has no content.
 
     Two more channels carry this in the product itself, which saves passes over a large matrix.
     """
     ones0, ones1 = torch.ones_like(cells0), torch.ones_like(cells1)
-    wide0 = torch.cat((state0, (1.0 - cells0) * MASKED, ones0), dim=1)
-    wide1 = torch.cat((state1, ones1, (1.0 - cells1) * MASKED), dim=1)
-    return wide0.flatten(2).transpose(1, 2) @ wide1.flatten(2)
+    wide0 = torch.cat((state0, (1.0 - cells0) * MASKED, ones0), dim=-3)
+    wide1 = torch.cat((state1, ones1, (1.0 - cells1) * MASKED), dim=-3)
+    return wide0.flatten(-2).transpose(-2, -1) @ wide1.flatten(-2)
 
 
 def log_dual_softmax(logits: Tensor) -> Tensor:
-    """Logarithm of the softmax over the rows times that over the columns (LoFTR, eq. 3)."""
-    return 2.0 * logits - log_sum_exp(logits, 1) - log_sum_exp(logits, 2)
+    """Logarithm of the softmax over the rows (..., L, S) times that over the columns (LoFTR, eq. 3)."""
+    return 2.0 * logits - log_sum_exp(logits, -2) - log_sum_exp(logits, -1)
 
 
 def log_sum_exp(logits: Tensor, dim: int) -> Tensor:
-    """As torch's, but made of steps each of which ONNX Runtime does fast along columns too."""
+    """As torch's, but made of steps each of which ONNX Runtime does fast, of a single matrix along columns too."""
     largest = logits.amax(dim=dim, keepdim=True)
     return largest + torch.exp(logits - largest).sum(dim=dim, keepdim=True).log()
 
 
 def best_pairs(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The best column of each row (B, L), its value (B, L), and the best value of each column (B, S).
+    """The best column of each row (..., L), its value (..., L), and the best value of each column (..., S).
 
     A pair is mutually best exactly if both values are the same.
     """
-    return values.argmax(dim=2), values.amax(dim=2), values.amax(dim=1)
+    return values.argmax(dim=-1), values.amax(dim=-1), values.amax(dim=-2)
 
 
 def cell_patches(features: Tensor, batch: Tensor, cells: Tensor, first: int, size: int, stride: int) -> Tensor:

@@ -87,12 +87,12 @@ class DenseNetwork(nn.Module, ABC, Generic[_Config]):
         return torch.sigmoid(self.token_confidence[number](state.detach().permute(0, 2, 3, 1)).squeeze(-1))
 
     def logits(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
-        """Similarities (B, L, S) of all cells, very low where there is no content."""
+        """Similarities (..., L, S) of all cells of states (..., C, h, w), very low where there is no content."""
         scale = 1.0 / (self.config.width * _COARSE_TEMPERATURE)
         return masked_logits(state0 * scale, state1, cells0, cells1)
 
     def log_scores(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
-        """Logarithms (B, L, S) of the probabilities that two cells match."""
+        """Logarithms (..., L, S) of the probabilities that two cells match."""
         return log_dual_softmax(self.logits(state0, state1, cells0, cells1))
 
     @abstractmethod

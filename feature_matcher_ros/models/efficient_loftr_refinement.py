@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from feature_matcher_ros.models.dense_config import CELL_PX, EfficientLoftrConfig
-from feature_matcher_ros.models.dense_matching import cell_patches
+from feature_matcher_ros.models.dense_matching import cell_patches, log_sum_exp
 from feature_matcher_ros.models.dense_network import CellPairs, Pair
 from feature_matcher_ros.models.feature_pyramid import FeaturePyramid
 
@@ -48,9 +48,8 @@ def window_similarities(maps: Pair, pairs: CellPairs) -> Pair:
 
 def log_window_probabilities(similarities: Tensor) -> Tensor:
     """Logarithms (M, 64, 64) of dual softmaxes; what lies around the window of image 1 only competes."""
-    log_shares = 2.0 * similarities - similarities.logsumexp(1, keepdim=True) - similarities.logsumexp(2, keepdim=True)
-    squares = log_shares.unflatten(2, (_AROUND, _AROUND))
-    return squares[:, :, 1:-1, 1:-1].flatten(2)
+    of_rows, of_columns = log_sum_exp(similarities, 2), log_sum_exp(similarities, 1)
+    return 2.0 * _within(similarities) - of_rows - _within(of_columns)
 
 
 def best_pixels(log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,6 +87,11 @@ def pixel_offsets(pixels: Tensor) -> Tensor:
     """From the place of a cell to pixels (..., 2) of its window, given their numbers."""
     xy = torch.stack((pixels % CELL_PX, pixels // CELL_PX), dim=-1)
     return xy.to(torch.float32) - (CELL_PX - 1) / 2
+
+
+def _within(windows: Tensor) -> Tensor:
+    """Columns (M, N, 64) of windows (M, N, 100) without what lies around them."""
+    return windows.unflatten(2, (_AROUND, _AROUND))[:, :, 1:-1, 1:-1].flatten(2)
 
 
 def _enlarged(products: Tensor) -> Tensor:

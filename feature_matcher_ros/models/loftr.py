@@ -142,11 +142,11 @@ class Loftr(DenseNetwork[LoftrConfig]):
         return {"state": state, "map2": map2}
 
     def log_scores(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
-        """Logarithms (B, L, S) of the probabilities that two cells match (section 3.3)."""
+        """Logarithms (..., L, S) of the probabilities that two cells match (section 3.3)."""
         if not self.config.has_dustbin:
             return super().log_scores(state0, state1, cells0, cells1)
         scores = masked_logits(state0 / self.config.width, state1, cells0, cells1)
-        seen = [cells.flatten(1) for cells in (cells0, cells1)]
+        seen = [cells.flatten(-3) for cells in (cells0, cells1)]
         return matched_log_transport(
             log_transport(scores, self.coarse_matching.bin_score, seen[0], seen[1], _SINKHORN_ITERATIONS)
         )
