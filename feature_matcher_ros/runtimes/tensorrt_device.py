@@ -183,14 +183,19 @@ class DeviceBuffer:
         return int(self._memory)
 
     def refill(self, num_bytes: int) -> int:
-        """Make room for new content and return the address; what was there before is lost."""
+        """Make room for new content and return the address; what was there before is lost.
+
+        Raises:
+            MatcherError: there is not enough memory; the buffer is empty then, and may be asked for less.
+        """
         if num_bytes > self._capacity:
             if self._memory is not None:
                 self._device.synchronize()  # somebody may still be reading
                 self._memory.free()
-                self._memory = self._host = None
-            self._capacity = -(-num_bytes // _GRANULE) * _GRANULE
-            self._memory = self._device.allocate(self._capacity)
+                self._memory, self._host, self._capacity = None, None, 0
+            capacity = -(-num_bytes // _GRANULE) * _GRANULE
+            self._memory = self._device.allocate(capacity)
+            self._capacity = capacity
         return self.address
 
     def upload(self, array: NDArray[Any]) -> int:
