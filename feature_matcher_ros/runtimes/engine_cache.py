@@ -129,8 +129,8 @@ class EngineCache:
             file = (place / "lock").open("a")
         except OSError as error:
             raise unwritable(place, error) from error
-        require_own(place)
         with file:
+            require_own(place)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -142,7 +142,10 @@ class EngineCache:
         path = self._path(manifest.source.graph, manifest.key)
         for part in (path.parent, path, path.with_suffix(".json")):
             require_own(part)
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise RuntimeLoadError(f"the engine {path} cannot be read ({error}): build it again.") from error
         if hashlib.sha256(content).hexdigest() != manifest.sha256:
             raise RuntimeLoadError(
                 f"the engine {path} has {len(content)} bytes that are not those that were built "

@@ -112,12 +112,15 @@ def verified_graph_path(folder: Path, entry: GraphEntry) -> Path:
     """The path of a graph whose content is what the manifest says.
 
     Raises:
-        RuntimeLoadError: the file is missing, or is not the one that was exported.
+        RuntimeLoadError: the file is missing, cannot be read, or is not the one that was exported.
     """
     path = folder / entry.file
     if not path.is_file():
         raise RuntimeLoadError(f"the graph {path} named in the manifest is missing: export the graphs again.")
-    found = sha256_of(path)
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise RuntimeLoadError(f"the graph {path} cannot be read ({error}): change its permissions.") from error
     if found != entry.sha256:
         raise RuntimeLoadError(
             f"{path} has the SHA-256 {found[:12]}... where the manifest says {entry.sha256[:12]}..., so it is "

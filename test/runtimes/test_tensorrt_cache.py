@@ -111,6 +111,9 @@ def test_a_changed_engine_is_refused_and_built_again(cache: EngineCache, change:
     path.unlink()
     with pytest.raises(RuntimeLoadError, match="is missing: build it again"):
         cache.find(GRAPH, HERE)
+    path.mkdir(mode=0o700)
+    with pytest.raises(RuntimeLoadError, match=r"cannot be read \(.*\): build it again"):
+        cache.find(GRAPH, HERE)
 
 
 @pytest.mark.parametrize(
