@@ -22,6 +22,7 @@ _BORDER_PX = 4
 # Corners are sought in an image that is halved so often, while its shorter side stays as long.
 _MAX_HALVINGS = 2
 _MIN_SMALL_PX = 120
+_REWEIGHTINGS = 4
 _MIN_SEEN = 12  # a rotation fitted to fewer points says nothing
 
 
@@ -102,11 +103,11 @@ def _flow(grey0: Image, grey1: Image, points0: Pixels, guess1: Pixels, levels: i
     return points1, found.ravel() == 1
 
 
-def _robust_rotation(rays0: Float, rays1: Float, rounds: int = 4) -> Float:
+def _robust_rotation(rays0: Float, rays1: Float) -> Float:
     """Rotation (3, 3) that turns ``rays0`` into ``rays1``, by reweighted least squares (Kabsch 1976)."""
     weights = np.ones(len(rays0))
     rotation = np.eye(3)
-    for _ in range(rounds):
+    for _ in range(_REWEIGHTINGS):
         u, _, vt = np.linalg.svd((rays1 * weights[:, None]).T @ rays0)
         rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
         error = np.linalg.norm(rays1 - rays0 @ rotation.T, axis=1)

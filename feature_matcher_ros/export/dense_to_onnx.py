@@ -42,10 +42,10 @@ _MAX_DIFFERENCE = 1e-3  # of what graph and network compute, relative to the lar
 _SAME_CHOICES = 0.8  # share of cells and pixels that both choose; where two are nearly as good, rounding decides
 
 
-def dense_by_torch(network: AnyDenseNetwork, is_optimized: bool = False, device: str = "cpu") -> DenseGraphs:
+def dense_by_torch(network: AnyDenseNetwork, is_optimized: bool = False) -> DenseGraphs:
     """Open a network for execution by torch, without any file."""
     specs, stages = dense_specs(network.config), _stages(network)
-    opened = {name: TorchRuntime(stage, specs[name], device) for name, stage in stages.items()}
+    opened = {name: TorchRuntime(stage, specs[name]) for name, stage in stages.items()}
     rounds = tuple(opened[round_name(number)] for number in range(1, network.config.rounds + 1))
     coarse = opened[OPTIMIZED if is_optimized else FULL]
     return DenseGraphs(network.config, opened[BACKBONE], rounds, coarse, is_optimized, opened[FINE])

@@ -39,16 +39,6 @@ def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def num_half_products(model: onnx.ModelProto) -> int:
-    """How many products of a graph are computed in float16."""
-    halves = {constant.name for constant in model.graph.initializer if constant.data_type == TensorProto.FLOAT16}
-    for node in model.graph.node:
-        is_cast = node.op_type == "Cast"
-        if _target(node) == TensorProto.FLOAT16 if is_cast else any(name in halves for name in node.input):
-            halves.update(node.output)
-    return sum(node.op_type in PRODUCTS and node.output[0] in halves for node in model.graph.node)
-
-
 def rounded_for_cpu(model: onnx.ModelProto) -> onnx.ModelProto:
     """A graph in float32 that rounds wherever the one in half precision does, and overflows where it does.
 

@@ -38,13 +38,13 @@ _MAX_DIFFERENCE = 1e-3  # of scores, shifts, features and descriptors, relative 
 _MIN_COMMON = 0.99  # share of points that both detect
 
 
-def points_by_torch(network: PointNetwork, device: str = "cpu") -> PointGraphs:
+def points_by_torch(network: PointNetwork) -> PointGraphs:
     """Open a network for execution by torch, without any file."""
     config = network.config
     return PointGraphs(
         config,
-        TorchRuntime(DetectStage(network), detect_spec(config), device),
-        TorchRuntime(DescribeStage(network), describe_spec(config), device),
+        TorchRuntime(DetectStage(network), detect_spec(config)),
+        TorchRuntime(DescribeStage(network), describe_spec(config)),
     )
 
 

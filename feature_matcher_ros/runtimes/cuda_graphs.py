@@ -29,13 +29,8 @@ class CudaGraphs(Generic[Graph]):
         self._stage = stage
         self._graphs: OrderedDict[Hashable, Graph] = OrderedDict()
         self._sightings: OrderedDict[Hashable, int] = OrderedDict()
-        self._num_captured = 0
+        self.num_captured = 0  # up to now
         self._is_refused = False
-
-    @property
-    def num_captured(self) -> int:
-        """Graphs that were captured up to now."""
-        return self._num_captured
 
     def find(self, key: Hashable, capture: Callable[[], Graph]) -> Graph | None:
         """The graph to launch for inputs of a kind, captured now if they are due; None: run without one.
@@ -54,7 +49,7 @@ class CudaGraphs(Generic[Graph]):
             self._graphs.clear()  # the reason may be a want of memory
             _logger.debug("the stage '%s' runs without CUDA graphs from now on: %s", self._stage, str(error))
             return None
-        self._num_captured += 1
+        self.num_captured += 1
         if len(self._graphs) > _GRAPHS:
             self._graphs.popitem(last=False)
         return self._graphs[key]
@@ -62,7 +57,7 @@ class CudaGraphs(Generic[Graph]):
     def _is_due(self, key: Hashable) -> bool:
         """Count a sighting. The more graphs were dropped, the more of them it takes: capturing must remain rare."""
         count = self._sightings.pop(key, 0) + 1
-        if count >= _SIGHTINGS << self._num_captured // _GRAPHS:
+        if count >= _SIGHTINGS << self.num_captured // _GRAPHS:
             return True
         self._sightings[key] = count
         if len(self._sightings) > _CANDIDATES:

@@ -55,8 +55,8 @@ class EngineCache:
     def folder(self) -> Path:
         return self._folder
 
-    def find(self, graph_sha256: str, environment: Environment, precision: str | None = None) -> CachedEngine:
-        """The engine of a graph that was chosen last, of any precision if None.
+    def find(self, graph_sha256: str, environment: Environment) -> CachedEngine:
+        """The engine of a graph that was chosen last.
 
         ``environment`` has one architecture, that of the GPU at hand.
 
@@ -65,9 +65,9 @@ class EngineCache:
                 this user may write to it.
         """
         manifests = self.manifests(graph_sha256)
-        fitting = [found for found in manifests if _fits(found, environment) and precision in (None, _precision(found))]
+        fitting = [found for found in manifests if _fits(found, environment)]
         if not fitting:
-            raise RuntimeLoadError(_why_none(manifests, environment, precision))
+            raise RuntimeLoadError(_why_none(manifests, environment))
         manifest = max(fitting, key=lambda found: (found.chosen_at, found.key))
         return CachedEngine(manifest, self._content(manifest), self._path(graph_sha256, manifest.key))
 
@@ -174,16 +174,11 @@ def _fits(manifest: EngineManifest, environment: Environment) -> bool:
     return same and set(environment.architectures) <= set(built.architectures)
 
 
-def _precision(manifest: EngineManifest) -> str:
-    return manifest.source.precision
-
-
-def _why_none(manifests: list[EngineManifest], environment: Environment, precision: str | None) -> str:
-    wanted = f"{_named(environment)}{'' if precision is None else f' in {precision}'}"
+def _why_none(manifests: list[EngineManifest], environment: Environment) -> str:
     if not manifests:
-        return f"there is no engine for {wanted}"
-    others = sorted({f"{_named(found.source.environment)} in {_precision(found)}" for found in manifests})
-    return f"there is no engine for {wanted}, only for {'; '.join(others)}"
+        return f"there is no engine for {_named(environment)}"
+    others = sorted({f"{_named(found.source.environment)} in {found.source.precision}" for found in manifests})
+    return f"there is no engine for {_named(environment)}, only for {'; '.join(others)}"
 
 
 def _named(environment: Environment) -> str:

@@ -43,10 +43,8 @@ _CHANGING = {"points", "points0", "points1", "matches"}  # dimensions that are a
 class TensorRtRuntime:
     """One graph. What it returns may be fed to another one without leaving the GPU."""
 
-    def __init__(
-        self, graph_path: Path, spec: GraphSpec, precision: str | None = None, cache: EngineCache | None = None
-    ) -> None:
-        """Open the engine of a graph, in the precision that was built last if None.
+    def __init__(self, graph_path: Path, spec: GraphSpec, cache: EngineCache | None = None) -> None:
+        """Open the engine of a graph that was chosen last.
 
         Raises:
             RuntimeLoadError: the driver, a library, the GPU or the engine is missing, or the engine is not, byte for
@@ -54,7 +52,7 @@ class TensorRtRuntime:
         """
         require_driver()
         self._library, self._device, self._spec = load_tensorrt(), cuda_device(), spec
-        cached = _find(graph_path, gpu_environment(self._library, self._device), precision, cache or EngineCache())
+        cached = _find(graph_path, gpu_environment(self._library, self._device), cache or EngineCache())
         self._logger = make_logger(self._library)
         with self._device.active():
             self._runtime = self._library.module.Runtime(self._logger)  # must outlive its engine
@@ -209,9 +207,9 @@ def _keep(device: CudaDevice, kernels: KernelCache) -> None:
         kernels.keep()
 
 
-def _find(graph_path: Path, environment: Environment, precision: str | None, cache: EngineCache) -> CachedEngine:
+def _find(graph_path: Path, environment: Environment, cache: EngineCache) -> CachedEngine:
     try:
-        return cache.find(sha256_of(graph_path), environment, precision)
+        return cache.find(sha256_of(graph_path), environment)
     except RuntimeLoadError as error:
         raise RuntimeLoadError(
             f"{graph_path.name} cannot be run by TensorRT: {str(error).rstrip('.')}; "
