@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_matcher_ros.export.dense_to_onnx import largest_difference
+from feature_matcher_ros.export.comparison import as_arrays, largest_difference
 from feature_matcher_ros.export.superglue_graph import superglue_graphs
 from feature_matcher_ros.export.to_onnx import FUSED_OPERATORS, Origin, exporter_versions, write_graphs
 from feature_matcher_ros.matchers.lightglue_graphs import EMBED, FOLLOWING, head_name, stage_name
@@ -75,11 +75,11 @@ def _example_run(
     states: dict[str, Tensor] = {}
     for side, count in enumerate(num_points):
         given = _random_points(rng, count, config.width)
-        expected = _arrays(references[EMBED].run(given))
+        expected = as_arrays(references[EMBED].run(given))
         states[f"state{side}"] = expected["state"]
         yield EMBED, given, expected
     for name in (stage_name(config.layers), head_name(config.layers)):
-        expected = _arrays(references[name].run(states))
+        expected = as_arrays(references[name].run(states))
         yield name, states, expected
         states = {tensor.removeprefix(FOLLOWING): value for tensor, value in expected.items()}
 
@@ -92,7 +92,3 @@ def _random_points(rng: np.random.Generator, count: int, width: int) -> dict[str
         "keypoint_scores": rng.uniform(0.0, 1.0, count),
     }
     return {name: values.astype(np.float32) for name, values in given.items()}
-
-
-def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: np.asarray(tensor) for name, tensor in tensors.items()}

@@ -28,7 +28,7 @@ from feature_matcher_ros.runtimes import open_runtime
 from feature_matcher_ros.runtimes.manifest import GraphEntry, Manifest, sha256_of, write_manifest
 from feature_matcher_ros.runtimes.runtime import Runtime, Tensor
 
-FUSED_OPERATORS = "onnxruntime"  # as ``Manifest.operators`` calls them
+FUSED_OPERATORS, STANDARD_OPERATORS = "onnxruntime", "standard"  # as ``Manifest.operators`` calls them
 # Differences of float32 results that are the order of summation and no error. States grow to about 30.
 _MAX_DIFFERENCE = 2e-3
 _NUM_CHECK_POINTS = ((64, 48), (1, 3), (1, 1))  # in either image

@@ -111,12 +111,12 @@ def network_folder(config: MatcherConfig) -> Path:
 
 
 def dense_rules(config: MatcherConfig) -> DenseRules:
-    """The rules as configured; a confidence of 1 never stops early."""
+    """The rules as configured."""
     return DenseRules(
         config.min_score,
         config.max_matches,
         config.max_image_px,
-        StopRule(None if config.depth_confidence == 1.0 else config.depth_confidence),
+        _stop_rule(config),
         config.confidence_thresholds,
     )
 
@@ -160,12 +160,17 @@ def lightglue_folder(config: MatcherConfig, extractor: str) -> Path:
 
 
 def lightglue_rules(config: MatcherConfig) -> LightGlueRules:
-    """The rules as configured: a confidence of 1 and a budget of 0 switch a rule off."""
+    """The rules as configured; a certainty of 1 and a budget of 0 switch a rule off."""
     return LightGlueRules(
-        StopRule(None if config.depth_confidence == 1.0 else config.depth_confidence),
+        _stop_rule(config),
         PruneRule(None if config.width_confidence == 1.0 else config.width_confidence),
         BudgetRule(config.match_budget_ms or None),
         config.confidence_thresholds,
         config.matchability_thresholds or None,
         config.min_score,
     )
+
+
+def _stop_rule(config: MatcherConfig) -> StopRule:
+    """A share of 1 never stops early."""
+    return StopRule(None if config.depth_confidence == 1.0 else config.depth_confidence)

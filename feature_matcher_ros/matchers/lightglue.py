@@ -21,7 +21,7 @@ from feature_matcher_ros.matchers.adaptive import (
 )
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, Stage
 from feature_matcher_ros.matchers.lightglue_pass import LightGluePass, NetworkInput
-from feature_matcher_ros.matchers.matcher import require_descriptors, require_finite
+from feature_matcher_ros.matchers.matcher import require_descriptors, require_finite, require_numbers
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 
 
@@ -91,8 +91,8 @@ class LightGlue:
         Raises:
             MatcherError: the features are not of the kind that the network was trained for, or not finite.
         """
-        inputs = [network_input(features, self._graphs.config) for features in (features0, features1)]
-        pair = LightGluePass(inputs[0], inputs[1])
+        config = self._graphs.config
+        pair = LightGluePass(network_input(features0, config), network_input(features1, config))
         layers_run, reason = self._refine(pair) if pair.in_both_images else (0, StopReason.NOTHING_MATCHABLE)
         indices, scores = pair.matches(self._rules.min_score)
         return Matches(
@@ -184,11 +184,7 @@ def network_input(features: Features, config: LightGlueConfig) -> NetworkInput:
                 "choose the extractor it was trained for."
             )
         positions = np.column_stack((positions, features.scales, features.orientations))
-    if not (np.isfinite(descriptors).all() and np.isfinite(positions).all()):
-        raise MatcherError(
-            "a descriptor or keypoint is NaN or infinite: "
-            "the image or the extractor's weights are damaged, replace them."
-        )
+    require_numbers(descriptors, positions)
     return NetworkInput(descriptors.astype(np.float32, copy=False), positions.astype(np.float32, copy=False))
 
 

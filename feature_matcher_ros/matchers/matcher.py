@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,17 +49,26 @@ def naming_frame(stamp_ns: int, frame_id: str) -> Iterator[None]:
 
 
 def require_finite(features: Features) -> Features:
-    """Pass features on if they are numbers throughout.
+    """Pass features on if their keypoints and descriptors are numbers throughout.
 
     Raises:
-        MatcherError: a keypoint or a descriptor is not.
+        MatcherError: they are not.
     """
-    if not (np.isfinite(features.keypoints).all() and np.isfinite(features.descriptors).all()):
+    require_numbers(features.keypoints, features.descriptors)
+    return features
+
+
+def require_numbers(*arrays: NDArray[Any]) -> None:
+    """Check what was made of keypoints and descriptors.
+
+    Raises:
+        MatcherError: there is a NaN or an infinity.
+    """
+    if not all(np.isfinite(array).all() for array in arrays):
         raise MatcherError(
             "a descriptor or keypoint is NaN or infinite: "
             "the image or the extractor's weights are damaged, replace them."
         )
-    return features
 
 
 def require_descriptors(descriptors: NDArray[np.generic], length: int, network: str) -> None:

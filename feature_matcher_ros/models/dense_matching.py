@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MASKED = -1e9
+MASKED = -1e9  # a logit that leaves nothing of its exponential
 
 
 def masked_logits(state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:

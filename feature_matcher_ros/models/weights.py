@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from feature_matcher_ros.errors import OutputError, WeightsError
 
-_logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 _BLOCK = 1 << 20
 _TIMEOUT_S = 30.0
 _LIGHTGLUE = "https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/"
@@ -200,9 +200,7 @@ def _copy(source: BinaryIO, write: Callable[[bytes], object]) -> str:
 
 def _require_content(weights: PublishedWeights, place: Path | str, found: str) -> None:
     if weights.sha256 is None:
-        _logger.warning(
-            "%s cannot be verified: no SHA-256 of %s is known, this file has %s", place, weights.name, found
-        )
+        _LOG.warning("%s cannot be verified: no SHA-256 of %s is known, this file has %s", place, weights.name, found)
     elif found != weights.sha256:
         raise WeightsError(
             f"{place} has the SHA-256 {found[:12]}... where {weights.name} has {weights.sha256[:12]}..., so it is "

@@ -12,7 +12,7 @@ from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec
 from feature_matcher_ros.runtimes.runtime import Runtime
 
-_logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 _NAMED = {"torch": "torch on the GPU", "onnx": "ONNX Runtime on the CPU"}
 
 
@@ -102,4 +102,4 @@ def _warn_of_fallback(network: Path, chosen: str, reason: str) -> None:
     is_news = not _warned & {network, reason}
     _warned.update((network, reason))
     level = logging.WARNING if is_news else logging.DEBUG
-    _logger.log(level, "%s runs by %s, for what is faster cannot be used: %s", network.name, _NAMED[chosen], reason)
+    _LOG.log(level, "%s runs by %s, for what is faster cannot be used: %s", network.name, _NAMED[chosen], reason)

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from feature_matcher_ros.errors import MatcherError
 
-_logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 _SIGHTINGS = 3  # of a kind of inputs, after which its return is counted on
 _CANDIDATES = 4  # kinds of inputs whose sightings are counted; one that is not among the last ones is new again
 _GRAPHS = 8  # that are kept; the least recently used one makes room
@@ -47,7 +47,7 @@ class CudaGraphs(Generic[Graph]):
         except MatcherError as error:
             self._is_refused = True
             self._graphs.clear()  # the reason may be a want of memory
-            _logger.debug("the stage '%s' runs without CUDA graphs from now on: %s", self._stage, str(error))
+            _LOG.debug("the stage '%s' runs without CUDA graphs from now on: %s", self._stage, str(error))
             return None
         self.num_captured += 1
         if len(self._graphs) > _GRAPHS:

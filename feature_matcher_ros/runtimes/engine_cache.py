@@ -26,7 +26,7 @@ from feature_matcher_ros.runtimes.engine_manifest import (
 )
 from feature_matcher_ros.runtimes.own_files import replace_file, require_own, unwritable
 
-_logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 _SHORT = 16  # characters of a hash in the name of a file
 
 
@@ -80,7 +80,7 @@ class EngineCache:
             manifest = read_engine_manifest(path)
             self._content(manifest)
         except RuntimeLoadError as error:
-            _logger.warning("%s", error)
+            _LOG.warning("%s", error)
             return None
         return manifest
 
@@ -134,7 +134,7 @@ class EngineCache:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                _logger.info("another process builds engines in %s: waiting for it", place)
+                _LOG.info("another process builds engines in %s: waiting for it", place)
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield  # closing the file releases it
 
@@ -164,7 +164,7 @@ def _manifest_or_none(path: Path) -> EngineManifest | None:
     try:
         return read_engine_manifest(path)
     except RuntimeLoadError as error:
-        _logger.warning("%s", error)
+        _LOG.warning("%s", error)
         return None
 
 

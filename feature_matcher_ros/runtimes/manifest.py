@@ -19,7 +19,7 @@ from feature_matcher_ros.runtimes.runtime import Runtime
 
 FORMAT = 1
 _PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "ISC", "MIT")
-_logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 FILE_NAME = "manifest.json"
 
 
@@ -137,7 +137,7 @@ def announce_licence(manifest: Manifest) -> None:
 @cache
 def _announce(weights: str, licence: str) -> None:
     level = logging.INFO if licence in _PERMISSIVE else logging.WARNING
-    _logger.log(level, "licence of the weights %s: %s", weights, licence)
+    _LOG.log(level, "licence of the weights %s: %s", weights, licence)
 
 
 def _graph_entry(content: Mapping[str, Any]) -> GraphEntry:

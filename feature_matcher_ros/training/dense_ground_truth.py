@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import Float, Pixels
+from feature_matcher_ros.matchers.detector_free import cell_places
 from feature_matcher_ros.models.dense_config import CELL_PX
-from feature_matcher_ros.training.dense_views import WINDOW_PIXELS, DenseView, cell_places, window_offsets
+from feature_matcher_ros.training.dense_views import WINDOW_PIXELS, DenseView, window_offsets
 from feature_matcher_ros.training.ground_truth import IGNORED, UNMATCHABLE
 from feature_matcher_ros.training.views import ScenePoints, project
 

@@ -27,7 +27,7 @@ from feature_matcher_ros.training.task import CONFIDENCE, MATCHING, Batch
 from feature_matcher_ros.training.tasks import task_of
 
 _VALIDATION_SEED = 1_000_003
-_log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Trainer:
         self._origins = origins or {}
         self._resumed = checkpoint_in(folder, config, self._origins)
         if self._resumed is not None and is_first_process():
-            _log.info("%s %s", folder, _progress_of(self._resumed, config))
+            _LOG.info("%s %s", folder, _progress_of(self._resumed, config))
 
     def run(self) -> nn.Module:
         """Run what is left of both stages and return the network.
