@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from feature_matcher_ros.errors import OutputError, RuntimeLoadError
 from feature_matcher_ros.runtimes import open_runtime
@@ -21,6 +21,7 @@ FORMAT = 1
 _PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "ISC", "MIT")
 _LOG = logging.getLogger(__name__)
 FILE_NAME = "manifest.json"
+_Parsed = TypeVar("_Parsed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,27 @@ def read_manifest(folder: Path) -> Manifest:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RuntimeLoadError(
             f"{path} is not a manifest of this version of the package ({error}): export the graphs again."
+        ) from error
+
+
+def parse_network(
+    folder: Path, manifest: Manifest, methods: Sequence[str], parse: Callable[[dict[str, Any]], _Parsed]
+) -> _Parsed:
+    """What ``parse`` makes of the network in a manifest, which has to be that of one of these methods.
+
+    Raises:
+        RuntimeLoadError: it is that of another method, or ``parse`` fails.
+    """
+    if manifest.method not in methods:
+        raise RuntimeLoadError(
+            f"{folder} holds the graphs of '{manifest.method}', not of {' or '.join(methods)}: give another folder, "
+            "written by feature-matcher export."
+        )
+    try:
+        return parse(dict(manifest.network))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RuntimeLoadError(
+            f"the manifest of {folder} does not describe a network ({error}): export the network again."
         ) from error
 
 
