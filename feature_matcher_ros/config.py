@@ -4,7 +4,7 @@ These dataclasses, with those of ``node_config``, are the only place where defau
 that ships, the command line and the node's parameters are all derived from them.
 
 The YAML is that of a ROS 2 parameter file, ``/**: ros__parameters: ...``, so that one file serves the
-node and the command line; the sections may as well stand at the top without that wrapping.
+node and the command line; the sections may also stand at the top level without that wrapping.
 """
 
 from __future__ import annotations

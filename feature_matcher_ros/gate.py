@@ -19,7 +19,7 @@ _WINDOW = (15, 15)
 _MIN_CORNER_DISTANCE_PX = 8
 _MAX_ROUND_TRIP_PX = 1.0
 _BORDER_PX = 4
-# Corners are sought in an image that is halved so often, while its shorter side stays as long.
+# Corners are detected in an image that is halved this often, as long as its shorter side keeps this length.
 _MAX_HALVINGS = 2
 _MIN_SMALL_PX = 120
 _REWEIGHTINGS = 4
@@ -73,7 +73,7 @@ class OpticalFlowGate:
 
 
 def _corners(grey: Image, mask: Image | None, max_points: int) -> Pixels:
-    """Corners (N, 2), sought in a small image: as good to follow, at a fraction of the time."""
+    """Corners (N, 2), detected in a small image: as good to follow, in a fraction of the time."""
     size = (grey.shape[1], grey.shape[0])
     small, small_size = grey, size
     for _ in range(_MAX_HALVINGS):

@@ -1,4 +1,4 @@
-"""What estimated motions are worth: alignment, trajectory errors, pose errors, match precision.
+"""How good estimated motions are: alignment, trajectory errors, pose errors, match precision.
 
 Nothing here reads a file. ``estimate`` and ``truth`` are trajectories of the same length whose poses
 belong together, index by index; ``associate`` makes them so. Trajectory errors are those of the evo

@@ -20,8 +20,8 @@ def estimate_relative_pose_opencv(
 ) -> tuple[Float, Float, NDArray[np.bool_]] | None:
     """Estimate rotation (3, 3), unit direction (3,) and inliers (M,) from pixels (M, 2); None if OpenCV finds none.
 
-    The points are undistorted first, so that every lens is treated alike. USAC draws its samples with a
-    fixed seed of its own.
+    The points are undistorted first, so that every lens is treated alike. USAC draws its samples with a fixed seed of
+    its own.
     """
     if len(points0) < 5:
         return None

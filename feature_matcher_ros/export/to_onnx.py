@@ -29,7 +29,7 @@ from feature_matcher_ros.runtimes.manifest import GraphEntry, Manifest, sha256_o
 from feature_matcher_ros.runtimes.runtime import Runtime, Tensor
 
 FUSED_OPERATORS, STANDARD_OPERATORS = "onnxruntime", "standard"  # as ``Manifest.operators`` calls them
-# Differences of float32 results that are the order of summation and no error. States grow to about 30.
+# Differences of float32 results that stem from the order of summation and are no error. States grow to about 30.
 _MAX_DIFFERENCE = 2e-3
 _NUM_CHECK_POINTS = ((64, 48), (1, 3), (1, 1))  # in either image
 
@@ -91,7 +91,7 @@ def write_graphs(graphs: Mapping[str, onnx.ModelProto], folder: Path) -> None:
 
 
 def exporter_versions() -> dict[str, str]:
-    """Those of the programs that export."""
+    """The versions of the programs that export."""
     return {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
 
 

@@ -96,7 +96,7 @@ def _detector_free(config: MatcherConfig) -> DetectorFree:
 
 
 def network_folder(config: MatcherConfig) -> Path:
-    """Where the graphs of a method lie that is not made for the points of one extractor: as configured, or as shipped.
+    """The folder of graphs of a method that is not made for the points of one extractor: configured, or shipped.
 
     Raises:
         ConfigError: none are given and none ship.
@@ -151,7 +151,7 @@ def _superglue(extractor: Extractor, config: MatcherConfig) -> SuperGlue:
 
 
 def lightglue_folder(config: MatcherConfig, extractor: str) -> Path:
-    """Where the graphs lie: as configured, else those that ship for the points of an extractor.
+    """The folder of graphs: the configured one, else the one that ships for the points of an extractor.
 
     Raises:
         RuntimeLoadError: none ship for these.

@@ -34,7 +34,7 @@ class DenseRules:
 
     min_score: float = 0.2
     max_matches: int = 2048  # the best ones
-    max_image_px: int = 0  # an image with a longer side is shrunk; 0: than suits the network
+    max_image_px: int = 0  # an image whose longer side exceeds this is shrunk; 0: the size that suits the network
     stop: StopRule = field(default_factory=StopRule)
     thresholds: tuple[float, ...] = ()  # confidence of a final cell, by round; none: those that come with the network
 
@@ -56,7 +56,7 @@ class DenseFeatures(Features):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellMatches:
-    """Cells of a pair of images that match, before the points in them are sought."""
+    """Matching cells of a pair of images, before the points in them are located."""
 
     cell0: NDArray[np.int64]  # (M,), numbered row by row, in ascending order
     cell1: NDArray[np.int64]  # (M,)
@@ -99,7 +99,7 @@ class DetectorFree:
 
     @property
     def max_image_px(self) -> int:
-        """An image with a longer side is shrunk."""
+        """An image whose longer side exceeds this is shrunk."""
         return self._rules.max_image_px or self._graphs.tuning.max_image_px
 
     @property
@@ -110,7 +110,7 @@ class DetectorFree:
         """Features of an (H, W) grey or (H, W, 3) BGR image; no matches where the mask is 0.
 
         Raises:
-            MatcherError: the mask is not of the size of the image, or the network gives something else than numbers.
+            MatcherError: the mask is not of the size of the image, or the network returns NaN or infinity.
         """
         require_mask_of(image, mask)
         grey = shrink_to_fit(to_grey(image), self.max_image_px)
@@ -176,7 +176,7 @@ class DetectorFree:
     def rounds(
         self, features0: DenseFeatures, features1: DenseFeatures, timer: StageTimer
     ) -> Iterator[tuple[Mapping[str, Tensor], NDArray[np.float32] | None]]:
-        """The states after each round, and how final the cells with content (N0 + N1,) are; None where nobody knows."""
+        """The states after each round, and how final the cells with content (N0 + N1,) are; None without these."""
         pair = features0, features1
         given: dict[str, Tensor] = {f"state{side}": features.tensors["state"] for side, features in enumerate(pair)}
         given |= {f"cells{side}": features.cells for side, features in enumerate(pair)}
@@ -235,7 +235,7 @@ def calibrated(similarities: NDArray[np.float32]) -> NDArray[np.float32]:
 def _matches(
     pair: tuple[DenseFeatures, DenseFeatures], points: NDArray[np.float32], scores: NDArray[np.float32]
 ) -> Matches:
-    """In pixels of the original images, without what lies outside of these or where a mask is 0."""
+    """Matches in pixels of the original images, without those outside of these or where a mask is 0."""
     points0, points1 = (
         to_original_pixels(part, features.content_size, features.image_size)
         for part, features in zip((points[:, :2], points[:, 2:]), pair, strict=True)

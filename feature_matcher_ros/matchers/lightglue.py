@@ -121,7 +121,7 @@ class LightGlue:
         return stage.layers_done, reason
 
     def _reason_to_stop(self, stage: Stage, following: Stage | None, pair: LightGluePass) -> StopReason | None:
-        """Why there is no sense in the following stage; drops what it need not look at."""
+        """Why the following stage need not be run, if so; else drops the points that it need not look at."""
         if following is None:
             return StopReason.LAST_LAYER
         rules, threshold = self._rules, self._thresholds[stage.layers_done - 1]
@@ -156,7 +156,7 @@ def _stage_work(stage: Stage, pair: LightGluePass, graphs: LightGlueGraphs) -> f
 
 
 def layer_work(num_points: NDArray[np.integer[Any]], width: int) -> Float:
-    """Multiplications of a layer for so many points of both images, as multiples of the width of their states."""
+    """Multiplications of a layer for that many points of both images, as multiples of the width of their states."""
     work: Float = 17.0 * width * num_points + 2.0 * num_points.astype(np.float64) ** 2
     return work
 

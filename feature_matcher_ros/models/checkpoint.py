@@ -1,4 +1,4 @@
-"""From a file of weights, of which no code is ever run, to the network that they belong to."""
+"""Reads files of weights, without ever running code from them, and loads them into their networks."""
 
 from __future__ import annotations
 

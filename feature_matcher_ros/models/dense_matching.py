@@ -25,7 +25,7 @@ def log_dual_softmax(logits: Tensor) -> Tensor:
 
 
 def log_sum_exp(logits: Tensor, dim: int) -> Tensor:
-    """As torch's, but made of steps each of which ONNX Runtime does fast along columns too."""
+    """As ``torch.logsumexp``, but in steps that ONNX Runtime executes fast along columns, too."""
     largest = logits.amax(dim=dim, keepdim=True)
     return largest + torch.exp(logits - largest).sum(dim=dim, keepdim=True).log()
 

@@ -82,7 +82,7 @@ class DenseNetwork(nn.Module, ABC, Generic[_Config]):
         return self.loftr_coarse.round(number, state0, state1, cells0, cells1)
 
     def confidence(self, number: int, state: Tensor) -> Tensor:
-        """After a round but the last: probability (B, h, w) that the match of a cell will not change any more."""
+        """Probability (B, h, w), after any round but the last, that the match of a cell will not change any more."""
         return torch.sigmoid(self.token_confidence[number](state.detach().permute(0, 2, 3, 1)).squeeze(-1))
 
     def logits(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:

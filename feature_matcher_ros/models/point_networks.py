@@ -46,7 +46,7 @@ def _network(name: str) -> Aliked | Disk | SuperPoint | XFeat:
 
 
 class DetectStage(nn.Module):
-    """Named tensors in, named tensors out, as a matcher's graphs."""
+    """The first step of a point network: named tensors in, named tensors out, as an extractor's graphs."""
 
     def __init__(self, network: PointNetwork) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class DetectStage(nn.Module):
 
 
 class DescribeStage(nn.Module):
-    """Likewise."""
+    """The second step of a point network, likewise."""
 
     def __init__(self, network: PointNetwork) -> None:
         super().__init__()

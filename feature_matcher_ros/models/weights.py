@@ -39,7 +39,7 @@ class PublishedWeights:
 
     @property
     def file_name(self) -> str:
-        """As it lies in the cache: the name, with the ending of the published file."""
+        """The name of the file in the cache, with the ending of the published file."""
         return self.name + Path(self.url).suffix
 
 
@@ -151,7 +151,7 @@ def verify_weights(weights: PublishedWeights, folder: Path) -> Path:
 
 
 def pull_weights(weights: PublishedWeights, folder: Path) -> Path:
-    """Download weights unless they are there already, and return their path; what is damaged is never kept.
+    """Download weights unless they are there already, and return their path; a damaged file is never kept.
 
     Raises:
         WeightsError: they cannot be downloaded, or the content is not the published one.

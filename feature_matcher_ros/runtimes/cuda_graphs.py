@@ -1,8 +1,8 @@
 """Which work of a GPU is captured as a CUDA graph, and which of these graphs are kept.
 
 A captured graph repeats all kernels of a stage with one launch, for inputs of exactly the kind that it was captured
-with. Capturing takes as long as many ordinary runs: what passes by once, as the numbers of points after pruning do,
-is not worth it, while full sets of keypoints and images of one camera return again and again.
+with. Capturing takes as long as many ordinary runs: sizes that occur once, as the numbers of points after pruning do,
+are not worth it, while full sets of keypoints and images of one camera return again and again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from feature_matcher_ros.errors import MatcherError
 
 _LOG = logging.getLogger(__name__)
-_SIGHTINGS = 3  # of a kind of inputs, after which its return is counted on
+_SIGHTINGS = 3  # of a kind of inputs, after which it is expected to return
 _CANDIDATES = 4  # kinds of inputs whose sightings are counted; one that is not among the last ones is new again
 _GRAPHS = 8  # that are kept; the least recently used one makes room
 

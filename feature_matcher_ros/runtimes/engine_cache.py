@@ -85,7 +85,7 @@ class EngineCache:
         return manifest
 
     def manifests(self, graph_sha256: str) -> list[EngineManifest]:
-        """Those of all engines of a graph; what is none is named in the log."""
+        """The manifests of all engines of a graph; files that cannot be read as one are named in the log."""
         read = map(_manifest_or_none, sorted(self._place(graph_sha256).glob("*.json")))
         return [manifest for manifest in read if manifest is not None]
 

@@ -34,10 +34,10 @@ from feature_matcher_ros.runtimes.tensorrt_library import (
     require_driver,
 )
 
-# What has so few bytes a row is there for the host to decide by, confidences and partners: it is copied at once,
+# Tensors with so few bytes a row, confidences and partners, are what the host decides by: they are copied at once,
 # while states, angles and maps stay on the GPU.
 _BYTES_OF_A_DECISION = 8
-_CHANGING = {"points", "points0", "points1", "matches"}  # dimensions that are another number at every call
+_CHANGING = {"points", "points0", "points1", "matches"}  # dimensions that change from call to call
 
 
 class TensorRtRuntime:
@@ -79,7 +79,7 @@ class TensorRtRuntime:
 
     @property
     def precision(self) -> str:
-        """That of the engine."""
+        """The precision of the engine."""
         return self._manifest.source.precision
 
     @property
@@ -87,7 +87,7 @@ class TensorRtRuntime:
         return DeviceMeter(self._device)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Execute the graph; returns as soon as that has been asked for.
+        """Execute the graph; returns as soon as the work has been given to the GPU.
 
         Raises:
             MatcherError: the engine was not built for inputs of this size, or TensorRT fails.

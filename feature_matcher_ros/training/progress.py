@@ -43,7 +43,7 @@ class MetricsLog:
         self._board = _tensorboard(folder)
 
     def write(self, progress: TrainingProgress) -> None:
-        """One line; a disk that is full costs the line and not the training."""
+        """Append one line; a full disk costs the line and not the training."""
         line = {"stage": progress.stage, "step": progress.step, "losses": [round(loss, 5) for loss in progress.losses]}
         if progress.layers:
             line["precision"] = [round(layer.precision, 4) for layer in progress.layers]

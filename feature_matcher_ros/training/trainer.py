@@ -90,7 +90,7 @@ class Trainer:
         """Run what is left of both stages and return the network.
 
         Raises:
-            TrainingError: the loss is not a number any more.
+            TrainingError: the loss is no longer finite.
             OutputError: a checkpoint cannot be written.
         """
         if self._resumed is None or self._resumed.stage == MATCHING:
@@ -130,7 +130,7 @@ class Trainer:
             if not torch.isfinite(losses).all():
                 raise TrainingError(
                     f"the loss became {losses.mean()} at step {step} of the stage {name}, with the batch of seed "
-                    f"{(*seed, step)}: begin anew with a lower learning rate."
+                    f"{(*seed, step)}: start again with a lower learning rate."
                 )
             self._average.update_parameters(self._model)
             report.add(losses.detach())

@@ -248,7 +248,7 @@ def test_kernels_that_are_harmed_are_compiled_again(
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(FakeCache, "deserialize", lambda self, blob: pytest.fail("the library saw it"))
         opened_stage(machine).run(stage_inputs(9, 7))
-    assert machine.gpu.num_compiled == 2 and "kernels are compiled anew" in caplog.text
+    assert machine.gpu.num_compiled == 2 and "kernels are compiled again" in caplog.text
     assert path.read_bytes() == good and path.stat().st_mode & 0o077 == 0
 
 
