@@ -114,7 +114,7 @@ def replay(
 
 def evaluate(
     paths: Annotated[list[Path], typer.Argument(help="Run folders, or JSON files of image pairs with true poses.")],
-    ground_truth: Annotated[Path | None, typer.Option(help="TUM file; default: that of the run.")] = None,
+    ground_truth: Annotated[Path | None, typer.Option(help="TUM file; otherwise the one of the run.")] = None,
     output: OutputOption = None,
     plot: Annotated[
         Path | None, typer.Option(help="Picture to write: layers run on image pairs, by how much these overlap.")

@@ -70,7 +70,7 @@ def doctor(
 
 
 def front_end_node() -> None:
-    """Run the rclpy node, ``ros2 run feature_matcher_ros front_end_node``; exits with 1 where there is no ROS 2."""
+    """Run the node of rclpy, ``ros2 run feature_matcher_ros front_end_node``; exits with 1 where there is no ROS 2."""
     try:
         from feature_matcher_ros.ros.rclpy_node import main
     except ImportError as error:

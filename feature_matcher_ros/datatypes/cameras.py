@@ -62,6 +62,6 @@ class Camera:
             )
         if not np.all(np.isfinite(self.distortion)):
             raise CalibrationError(
-                f"D = {np.asarray(self.distortion).tolist()} holds a value that is not finite: calibrate the camera, "
-                "or give a calibration file."
+                f"D = {np.asarray(self.distortion).tolist()} holds what is no number: calibrate the camera, or give a "
+                "calibration file."
             )
