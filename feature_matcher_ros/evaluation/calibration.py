@@ -234,5 +234,4 @@ def _distortion(content: Mapping[str, Any]) -> tuple[Float, DistortionModel]:
         model = distortion_model_from(content["distortion_model"])
     else:  # OpenCV writes no name; its number of coefficients says which of its two models it is
         model = DistortionModel.PLUMB_BOB if count in (4, 5) else DistortionModel.RATIONAL_POLYNOMIAL
-    # Only the other models are those of a pinhole where they have no coefficients.
-    return (coefficients, model if count or model is DistortionModel.EQUIDISTANT else DistortionModel.NONE)
+    return (coefficients, model) if count else (np.zeros(0), DistortionModel.NONE)
