@@ -37,7 +37,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
-    rich_markup_mode=None,  # its columns cut names and texts on a terminal of 80
+    rich_markup_mode=None,  # rich cuts names and texts on a terminal of 80 columns
 )
 
 OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write to.")]
@@ -46,7 +46,7 @@ OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folde
 def main() -> NoReturn:
     """Run the command line; errors of this package become one line and exit code 1."""
     signal.signal(signal.SIGTERM, _interrupt)
-    # What OpenCV and FFmpeg say of a broken file is said better, and once, by the error that follows.
+    # The error that follows says better, and once, what OpenCV and FFmpeg say of a broken file.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
     show_log()
@@ -68,7 +68,7 @@ def replay(
     modality: Annotated[str | None, typer.Option(help="mono, stereo or rgbd, where the source offers several.")] = None,
     layout: Annotated[str | None, typer.Option(help="Layout of a dataset folder, where its files fit several.")] = None,
     calibration: Annotated[Path | None, typer.Option(help="YAML calibration, instead of the source's own.")] = None,
-    image_topic: Annotated[str | None, typer.Option(help="Topic of the image, of the left one with stereo.")] = None,
+    image_topic: Annotated[str | None, typer.Option(help="Topic of the image; with stereo, of the left one.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Topic of its CameraInfo.")] = None,
     right_topic: Annotated[str | None, typer.Option(help="Topic of the right image.")] = None,
     right_camera_info_topic: Annotated[str | None, typer.Option(help="Topic of its CameraInfo.")] = None,
@@ -78,7 +78,7 @@ def replay(
     start: Annotated[float, typer.Option(help="Seconds to leave out at the beginning.")] = 0.0,
     duration: Annotated[float | None, typer.Option(help="Seconds to process.")] = None,
     stride: Annotated[int, typer.Option(help="Process every n-th frame.")] = 1,
-    color: Annotated[bool, typer.Option("--color", help="Decode colour, for pictures and recordings.")] = False,
+    color: Annotated[bool, typer.Option("--color", help="Decode in colour, for pictures and recordings.")] = False,
     topics: Annotated[bool, typer.Option(help="Write an MCAP bag with the topics of the live node.")] = True,
     video: Annotated[bool, typer.Option("--video", help="Write a video of the matches.")] = False,
     rerun: Annotated[bool, typer.Option("--rerun", help="Write a recording for the rerun viewer.")] = False,
@@ -117,7 +117,7 @@ def evaluate(
     ground_truth: Annotated[Path | None, typer.Option(help="TUM file; otherwise the one of the run.")] = None,
     output: OutputOption = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Picture of the layers run on image pairs, by what these have in common.")
+        Path | None, typer.Option(help="Picture to write: layers run on image pairs, by how much these overlap.")
     ] = None,
     matcher: MatcherOption = None,
     config: ConfigOption = None,
@@ -125,14 +125,14 @@ def evaluate(
 ) -> None:
     """Measure runs against the truth, or matchers on image pairs.
 
-    Several runs are put side by side.
+    Several runs are compared side by side.
     """
     pair_sets = [path for path in paths if path.suffix == ".json"]
     runs = [path for path in paths if path.suffix != ".json"]
     refuse_idle(
         {
-            "--plot draws what becomes of image pairs: give a JSON file of such": plot is not None and not pair_sets,
-            "--config, --set and --matcher say what matches image pairs: give a JSON file of such": (
+            "--plot draws the results of image pairs: give a JSON file of them": plot is not None and not pair_sets,
+            "--config, --set and --matcher choose what matches image pairs: give a JSON file of them": (
                 (config is not None or matcher is not None or bool(settings)) and not pair_sets
             ),
             "--ground-truth is what runs are measured against: give a run folder": ground_truth is not None
@@ -158,7 +158,7 @@ def match(
     ] = None,
     calibration: Annotated[Path | None, typer.Option(help="YAML calibration; without one there is no pose.")] = None,
     against: Annotated[
-        str | None, typer.Option(help="Another matcher, drawn below: matches of both where texture is low.")
+        str | None, typer.Option(help="Another matcher to draw below, with the matches of both on low texture.")
     ] = None,
     matcher: MatcherOption = None,
     config: ConfigOption = None,
@@ -184,7 +184,7 @@ def demo(
 ) -> None:
     """Render a scene into a bag, replay it and write the report.
 
-    Two minutes, no camera, no download.
+    It takes two minutes, and needs no camera and no download.
     """
     from feature_matcher_ros.evaluation.demo_scene import write_demo_bag
     from feature_matcher_ros.evaluation.replay import ReplayOptions
@@ -193,7 +193,7 @@ def demo(
     with progress_bar("render the scene") as on_progress:
         write_demo_bag(output / "rendered_room", on_progress=on_progress)
     _replay(output / "rendered_room", output / "run", Selection(), configured(config, settings), ReplayOptions(), True)
-    console.print("the light is off for a part of the way: losing and finding again is part of it")
+    console.print("the light is off for part of the way: the demo shows how the track is lost and found again")
 
 
 # In the order in which a newcomer meets them.

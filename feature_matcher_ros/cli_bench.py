@@ -22,23 +22,23 @@ def bench(
             "beside LightGlue."
         ),
     ] = None,
-    points: Annotated[Path | None, typer.Option(help="Folder of the extractor's graphs; otherwise SIFT.")] = None,
+    points: Annotated[Path | None, typer.Option(help="Folder of the extractor's graphs; default: SIFT.")] = None,
     weights: Annotated[
         Path | None, typer.Option(help="The file that the graphs were exported from, to compare with torch.")
     ] = None,
     pairs: Annotated[
-        list[Path] | None, typer.Option(help="JSON file of image pairs; otherwise rendered frames. Repeatable.")
+        list[Path] | None, typer.Option(help="JSON file of image pairs; default: rendered frames. Repeatable.")
     ] = None,
     keypoints: Annotated[list[int] | None, typer.Option(min=1, help="Keypoints of an image. Repeatable.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that execute the network.")] = 2,
-    plot: Annotated[Path | None, typer.Option(help="Picture of the cost against keypoints to write.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Picture to write: the cost against keypoints.")] = None,
     runtime: Annotated[
-        str | None, typer.Option(help="Time every graph in this runtime, beside torch if there are weights.")
+        str | None, typer.Option(help="Time every graph in this runtime, and in torch if there are weights.")
     ] = None,
 ) -> None:
     """Time every stage on this machine, on one core and on two.
 
-    Then the learned matcher, beside torch if installed.
+    Then time the learned matchers, beside torch if it is installed.
     """
     from feature_matcher_ros.evaluation.dense_benchmark import DenseSetting
     from feature_matcher_ros.evaluation.learned_contenders import KEYPOINTS, RUNTIME_KEYPOINTS, LearnedSetting
@@ -84,10 +84,10 @@ def _bench_everything(setting: Any, output: Path, plot: Path | None) -> None:
 
 
 def _sorted_out(graphs: list[Path], runtime: str | None) -> tuple[list[Path], Path | None, bool]:
-    """The folders of networks but SuperGlue, that of SuperGlue, and whether the former match without detected points.
+    """The folders of all networks but SuperGlue, that of SuperGlue, and whether the former are detector-free.
 
     Raises:
-        ConfigError: SuperGlue is to be timed, and not beside LightGlue.
+        ConfigError: SuperGlue is to be timed without LightGlue beside it.
     """
     from feature_matcher_ros.matchers.superglue_graphs import METHOD
     from feature_matcher_ros.models.dense_config import DENSE_METHODS
@@ -99,7 +99,7 @@ def _sorted_out(graphs: list[Path], runtime: str | None) -> tuple[list[Path], Pa
     is_dense = len(folders) > 1 or any(methods[folder] in DENSE_METHODS for folder in folders)
     if superglue and (len(superglue) > 1 or is_dense or not folders or runtime is not None):
         raise ConfigError(
-            "SuperGlue is timed beside LightGlue on the same points: give a folder of either as --graphs, no --runtime."
+            "SuperGlue is timed beside LightGlue on the same points: give --graphs for each, and no --runtime."
         )
     return folders, superglue[0] if superglue else None, is_dense
 
@@ -107,7 +107,7 @@ def _sorted_out(graphs: list[Path], runtime: str | None) -> tuple[list[Path], Pa
 def _refuse_idle(is_dense: bool, is_of_points: bool, plots: bool, is_of_runtime: bool) -> None:
     refuse_idle(
         {
-            "--points, --weights and --keypoints are of a network that matches points: give --graphs of one": (
+            "--points, --weights and --keypoints belong to a network that matches points: give --graphs of one": (
                 is_dense and is_of_points
             ),
             "--plot draws the cost of LightGlue against keypoints: it goes with neither --runtime nor such --graphs": (

@@ -14,34 +14,35 @@ from feature_matcher_ros.errors import RuntimeLoadError
 KeypointsOption = Annotated[
     list[int] | None,
     typer.Option(
-        "--keypoints", help="Most keypoints of an image, or matches without keypoints; repeated, a profile each."
+        "--keypoints",
+        help="Most keypoints of an image, or most matches of a detector-free network. Repeatable: one profile each.",
     ),
 ]
 ImageOption = Annotated[
     list[int] | None,
-    typer.Option("--image-px", help="Longer side of the largest image of a network that sees images; likewise."),
+    typer.Option("--image-px", help="Longer side of the largest image of a network that sees images. Repeatable."),
 ]
 ArchitectureOption = Annotated[
-    list[str] | None, typer.Option("--for", help="Compute capability, e.g. 8.9; otherwise all. Repeatable.")
+    list[str] | None, typer.Option("--for", help="Compute capability, e.g. 8.9; default: all. Repeatable.")
 ]
 
 
 def build(
     graphs: Annotated[list[Path], typer.Argument(help="Folders of exported graphs.")],
-    precision: Annotated[str, typer.Option(help="float16, where that does no harm, or float32.")] = "float16",
+    precision: Annotated[str, typer.Option(help="float16, where it does no harm, or float32.")] = "float16",
     keypoints: KeypointsOption = None,
     image_px: ImageOption = None,
     architectures: ArchitectureOption = None,
     accept: Annotated[
-        bool, typer.Option("--accept", help="Try float16 on image pairs; what fails is float32.")
+        bool, typer.Option("--accept", help="Try float16 on image pairs; where it fails, build float32.")
     ] = False,
-    pairs: Annotated[Path | None, typer.Option(help="JSON file of pairs to try; otherwise rendered frames.")] = None,
-    points: Annotated[Path | None, typer.Option(help="Graphs of the extractor to try with; otherwise SIFT.")] = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build also what is there already.")] = False,
+    pairs: Annotated[Path | None, typer.Option(help="JSON file of pairs to try; default: rendered frames.")] = None,
+    points: Annotated[Path | None, typer.Option(help="Graphs of the extractor to try with; default: SIFT.")] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build engines that exist already, too.")] = False,
 ) -> None:
     """Build TensorRT engines of exported graphs.
 
-    They are put into the user's cache. With tensorrt-rtx this needs no GPU.
+    They are written to the user's cache. With tensorrt-rtx this needs no GPU.
     """
     try:
         from feature_matcher_ros.export.engine_profiles import EngineBudget

@@ -29,19 +29,20 @@ def calibrate(
         "matcher_calibration.yaml"
     ),
     agreement: Annotated[
-        float | None, typer.Option(help="Share of all layers' matches that pairs must keep to stop; 0.98 unless given.")
+        float | None,
+        typer.Option(help="Share of the matches of all layers that early stops must keep; 0.98 unless given."),
     ] = None,
     budget_ms: Annotated[
-        float | None, typer.Option(help="Instead: the best agreement that takes no longer for a pair, on average.")
+        float | None, typer.Option(help="Instead: the best agreement in at most this long per pair, on average.")
     ] = None,
-    pairs: Annotated[int, typer.Option(min=20, help="Pairs to use at most; half of them choose.")] = 200,
-    plot: Annotated[Path | None, typer.Option(help="Picture to write; otherwise a PNG beside the YAML.")] = None,
+    pairs: Annotated[int, typer.Option(min=20, help="Pairs to use at most; half choose, half test the choice.")] = 200,
+    plot: Annotated[Path | None, typer.Option(help="Picture to write; default: a PNG beside the YAML.")] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     modality: Annotated[str | None, typer.Option(help="mono, stereo or rgbd, where the source offers several.")] = None,
-    layout: Annotated[str | None, typer.Option(help="Dataset layout, where the files fit several.")] = None,
-    calibration: Annotated[Path | None, typer.Option(help="YAML of the camera, instead of the source's own.")] = None,
-    image_topic: Annotated[str | None, typer.Option(help="Topic of the image, of the left one with stereo.")] = None,
+    layout: Annotated[str | None, typer.Option(help="Layout of a dataset folder, where its files fit several.")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="YAML calibration, instead of the source's own.")] = None,
+    image_topic: Annotated[str | None, typer.Option(help="Topic of the image; with stereo, of the left one.")] = None,
     camera_info_topic: Annotated[str | None, typer.Option(help="Topic of its CameraInfo.")] = None,
     start: Annotated[float, typer.Option(help="Seconds to leave out at the beginning.")] = 0.0,
     duration: Annotated[float | None, typer.Option(help="Seconds to process.")] = None,
@@ -49,7 +50,7 @@ def calibrate(
 ) -> None:
     """Choose when a network stops, and what lightglue drops.
 
-    On your own data, instead of by a fixed schedule.
+    The choice is made on your own data, instead of by a fixed schedule.
     """
     from feature_matcher_ros.evaluation.sequences import Selection
     from feature_matcher_ros.evaluation.threshold_calibration import Wish
@@ -71,7 +72,7 @@ def calibrate(
         stride=stride,
     )
     is_idle = source.suffix == ".json" and selection != Selection()
-    refuse_idle({"--start and all else that chooses frames does nothing to image pairs: give a recording": is_idle})
+    refuse_idle({"--start and all other choices of frames have no effect on image pairs: give a recording": is_idle})
     picture = plot or output.with_suffix(".png")
     require_writable(output, picture)
     with progress_bar(source.name) as on_progress:
@@ -89,7 +90,7 @@ def _show(found: Calibration) -> None:
 
     console.print(
         f"{found.num_chosen_on + found.num_tried_on} of {found.num_seen} pairs: {found.num_chosen_on} chose, "
-        f"these are the other {found.num_tried_on}"
+        f"the tables are of the other {found.num_tried_on}"
     )
     print_table(*layer_table(found), title="layers")
     print_table(*calibration_table(found), title=f"{found.source}, wanted agreement {100 * found.wanted:g} %")
@@ -98,7 +99,7 @@ def _show(found: Calibration) -> None:
 
 
 def _doubts(found: Calibration) -> Iterator[str]:
-    """What the pairs that did not choose say against the choice."""
+    """What the pairs that had no part in the choice say against it."""
     if found.calibrated.agreement < found.wanted:
         yield (
             f"the pairs that did not choose keep {100 * found.calibrated.agreement:.1f} %, less than wanted: "

@@ -1,4 +1,4 @@
-"""What all commands print with: tables, bars of progress, and what the package logs."""
+"""What all commands print with: tables, progress bars, and the package's log."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def print_table(header: list[str], rows: Sequence[tuple[str, ...]], title: str) 
 
 
 def show_log() -> None:
-    """Print from now on what the package has to say beside its results, such as the licence of weights."""
+    """Print from now on what the package logs beside its results, such as the licence of weights."""
     logger = logging.getLogger("feature_matcher_ros")
     if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
         logger.addHandler(_ConsoleHandler())
@@ -59,7 +59,7 @@ def show_log() -> None:
 
 
 class _ConsoleHandler(logging.Handler):
-    """Prints above a bar of progress, without disturbing it."""
+    """Prints above a progress bar without disturbing it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None

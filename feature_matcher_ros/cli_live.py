@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from feature_matcher_ros.ros.graph import Graph
     from feature_matcher_ros.ros.node_options import NodeOptions
 
-# What is not known is left for the parser of ROS arguments, which says what is wrong with it.
+# Unknown arguments are left to the parser of ROS arguments, which says what is wrong with them.
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
 def live(context: typer.Context, config: ConfigOption = None, settings: SetOption = None) -> None:
     """Run the front-end on live cameras of a ROS 2 graph.
 
-    Without ROS, and therefore topics only, no parameter or lifecycle services.
+    It runs without ROS, and therefore has topics only, no parameter or lifecycle services.
 
-    Understands what every node does: --ros-args -r image:=/camera/image_raw -p node.qos:=reliable --params-file FILE.
+    It takes the arguments of any node: --ros-args -r image:=/camera/image_raw -p node.qos:=reliable --params-file FILE.
     """
     from feature_matcher_ros.ros.node_options import node_options
 
@@ -50,9 +50,9 @@ def doctor(
 ) -> None:
     """Say what is installed, and which inputs the node would find.
 
-    It looks into the live graph, or into a bag, and takes what live takes.
+    It looks at the live graph, or into a bag, and takes the arguments of live.
 
-    Where ROS 2 is sourced the graph is the one that its nodes see, over their middleware. In a bag the cameras are
+    Where ROS 2 is sourced, this is the graph that its nodes see, over their middleware. In a bag, the cameras are
     those that replay finds, unless parameters or remappings name them.
     """
     from feature_matcher_ros.ros.doctor import HEADER, environment_rows
@@ -96,7 +96,7 @@ def _examine(
 
 
 def _graph(options: NodeOptions, arguments: list[str]) -> AbstractContextManager[Graph]:
-    """That of ROS 2 where it is sourced, or one without ROS."""
+    """The graph of ROS 2 where it is sourced, otherwise one without ROS."""
     try:
         from feature_matcher_ros.ros.rclpy_graph import brief_graph
     except ImportError:

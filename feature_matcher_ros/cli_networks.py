@@ -22,22 +22,24 @@ from feature_matcher_ros.models.weights import (
 
 weights_app = typer.Typer(help="List, download and check published weights of networks.")
 
-NamesArgument = Annotated[list[str] | None, typer.Argument(help="Names as listed; all without any.")]
-FolderOption = Annotated[Path | None, typer.Option("--folder", help="Where they lie; otherwise in the user's cache.")]
+NamesArgument = Annotated[list[str] | None, typer.Argument(help="Names as listed; default: all that are there.")]
+FolderOption = Annotated[
+    Path | None, typer.Option("--folder", help="Folder of the weights; default: the user's cache.")
+]
 
 
 def export(
     weights: Annotated[list[str], typer.Argument(help="Names of pulled weights, or files of weights.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")] = Path("graphs"),
-    licence: Annotated[str | None, typer.Option("--licence", help="Of local files, e.g. Apache-2.0.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Licence of local files, e.g. Apache-2.0.")] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="What calibrate wrote: thresholds, and matcher.max_image_px, stay with the graphs."),
+        typer.Option(help="File that calibrate wrote: its thresholds and matcher.max_image_px stay with the graphs."),
     ] = None,
 ) -> None:
     """Export networks to graphs, one folder each.
 
-    The folders are for extractor.graphs and matcher.graphs. Needs torch, once.
+    Name the folders in extractor.graphs and matcher.graphs. Only the export needs torch.
     """
     try:
         from feature_matcher_ros.export.from_checkpoint import export_checkpoint
@@ -78,7 +80,7 @@ def pull(
     names: Annotated[list[str], typer.Argument(help="Names as listed.")],
     folder: FolderOption = None,
 ) -> None:
-    """Download weights, check them and say what their licence is."""
+    """Download weights, check them and print their licence."""
     for entry in _chosen(names):
         path = pull_weights(entry, folder or default_weights_folder())
         typer.echo(f"{path}\nlicence of the weights: {entry.licence}")

@@ -21,7 +21,7 @@ MatcherOption = Annotated[str | None, typer.Option("--matcher", "-m", help="The 
 
 
 def configured(path: Path | None, settings: list[str] | None, matcher: str | None = None) -> FrontEndConfig:
-    """The parameters of a file, with those of the command line in their place.
+    """The parameters of a file, overridden by those of the command line.
 
     Raises:
         ConfigError: the file or a value is wrong.
@@ -44,7 +44,7 @@ def values_of(settings: list[str] | None) -> dict[str, str]:
 
 
 def refuse_idle(options: Mapping[str, bool]) -> None:
-    """Refuse what was given and would do nothing: sentences that name an option and what it is for.
+    """Refuse options that were given and would do nothing; each key is a sentence that says what the option is for.
 
     Raises:
         ConfigError: one of them is true.
@@ -55,20 +55,20 @@ def refuse_idle(options: Mapping[str, bool]) -> None:
 
 
 def require_writable(*paths: Path | None) -> None:
-    """Find out before minutes of work that their outcome could not be written.
+    """Find out before minutes of work that the result could not be written.
 
     Raises:
-        OutputError: a file lies where none can be written.
+        OutputError: one of the files cannot be written.
     """
     for path in filter(None, paths):
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir() or not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise OutputError(f"{path} cannot be written: choose a file in a folder of yours for --output and --plot.")
+            raise OutputError(f"{path} cannot be written: give --output and --plot a file in a folder of yours.")
 
 
 def modality_named(name: str | None) -> Any:
-    """The modality of that name; None for none.
+    """The modality of that name; None where no name was given.
 
     Raises:
         ConfigError: there is none of that name.

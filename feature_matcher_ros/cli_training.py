@@ -18,7 +18,7 @@ _LICENCE = "that of your images and settings"
 
 
 def train(
-    photographs: Annotated[Path | None, typer.Argument(help="Folder of images; without, procedural ones.")] = None,
+    photographs: Annotated[Path | None, typer.Argument(help="Folder of images; default: procedural ones.")] = None,
     preset: Annotated[
         str,
         typer.Option(help="sift: the shipped matcher. efficient_loftr, loftr: no detector. smoke: tiny, in minutes."),
@@ -26,18 +26,18 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; resumes what is there.")] = Path(
         "runs/train"
     ),
-    views: Annotated[Path | None, typer.Option(help="Where views are kept for several runs.")] = None,
-    initial: Annotated[Path | None, typer.Option(help="Weights to begin with, such as the shipped ones.")] = None,
+    views: Annotated[Path | None, typer.Option(help="Folder that keeps the views for several runs.")] = None,
+    initial: Annotated[Path | None, typer.Option(help="Weights to start from, such as the shipped ones.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", "-s", help="One value of the recipe, e.g. matching.steps=3000. Repeatable."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda; torchrun decides by itself.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda; torchrun assigns the GPUs itself.")] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="Processes that make batches.")] = 0,
 ) -> None:
     """Train a matcher on pairs made of your images, and export it.
 
-    Needs torch. Interrupted, it goes on when started again.
+    Needs torch. An interrupted run goes on when started again.
     """
     try:
         from feature_matcher_ros.evaluation.training_curves import draw_training_curves

@@ -4,7 +4,7 @@ These dataclasses, with those of ``node_config``, are the only place where defau
 that ships, the command line and the node's parameters are all derived from them.
 
 The YAML is that of a ROS 2 parameter file, ``/**: ros__parameters: ...``, so that one file serves the
-node and the command line; the sections may as well stand at the top without that wrapping.
+node and the command line; the sections may also stand at the top level without that wrapping.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ class ExtractorConfig:
         "method that detects and describes points",
         choices=("sift", "orb", "xfeat", "aliked", "disk", "superpoint"),
     )
-    graphs: str = parameter("", "folder of the exported network; neither sift nor orb needs one")
+    graphs: str = parameter("", "folder of the exported network; not needed for sift and orb")
     runtime: str = parameter(
         "auto",
-        "what executes the network; auto takes tensorrt if it can, else torch on a GPU, else onnx",
+        "what executes the network; auto uses tensorrt if possible, else torch on a GPU, else onnx",
         choices=RUNTIMES,
     )
-    num_threads: int = parameter(0, "threads that execute the network; 0 takes one for each core", minimum=0)
-    max_keypoints: int = parameter(1024, "points kept per image, the best ones", minimum=1, maximum=65536)
+    num_threads: int = parameter(0, "threads that execute the network; 0 uses one per core", minimum=0)
+    max_keypoints: int = parameter(
+        1024, "at most this many points are kept per image, the best ones", minimum=1, maximum=65536
+    )
     grid_cell_px: int = parameter(
         64,
         "points are spread evenly over cells of this size; 0 keeps the strongest wherever they are",
@@ -54,7 +56,7 @@ class ExtractorConfig:
         minimum=0,
     )
     max_image_px: int = parameter(
-        2048, "an image with a longer side than this is shrunk before points are sought", unit="px", minimum=32
+        2048, "an image whose longer side exceeds this is shrunk before points are detected", unit="px", minimum=32
     )
 
 
@@ -64,66 +66,68 @@ class MatcherConfig:
 
     name: str = parameter(
         AUTO,
-        "method that pairs points; auto takes lightglue where it ships for the extractor; the last two use none",
+        "method that pairs points; auto takes lightglue if one ships for the extractor; the last two need no extractor",
         choices=(AUTO, *MATCHERS),
     )
     max_ratio: float = parameter(
         0.9,
-        "mutual_nearest wants a match this much closer than the second best; 1 switches the test off",
+        "mutual_nearest: largest ratio of the distances to the best and to the second best match; 1 disables the test",
         minimum=0.0,
         maximum=1.0,
     )
-    graphs: str = parameter("", "folder of the exported network; none takes the one that ships for the extractor")
+    graphs: str = parameter("", "folder of the exported network; empty: the one that ships for the extractor")
     runtime: str = parameter(
         "auto",
-        "what executes the network; auto takes tensorrt if it can, else torch on a GPU, else onnx",
+        "what executes the network; auto uses tensorrt if possible, else torch on a GPU, else onnx",
         choices=RUNTIMES,
     )
-    num_threads: int = parameter(0, "threads that execute the network; 0 takes one for each core", minimum=0)
+    num_threads: int = parameter(0, "threads that execute the network; 0 uses one per core", minimum=0)
     depth_confidence: float = parameter(
         0.95,
-        "a network stops when more than this share of the points is final; 1 runs all layers",
+        "a network stops once more than this share of the points is final; 1 runs all layers",
         minimum=0.01,
         maximum=1.0,
     )
     width_confidence: float = parameter(
         0.99,
-        "lightglue drops points this surely unmatchable, where there are no matchability_thresholds; 1 keeps all",
+        "lightglue without matchability_thresholds drops points that are unmatchable with this certainty; 1 keeps all",
         minimum=0.01,
         maximum=1.0,
     )
     confidence_thresholds: tuple[float, ...] = parameter(
         (),
-        "confidence from which a point is final, for each layer, 1 never; none: those that come with the network",
+        "confidence from which a point is final, per layer (1: never); empty: those of the network",
         minimum=0.0,
         maximum=1.0,
     )
     matchability_thresholds: tuple[float, ...] = parameter(
         (),
-        "matchability below which lightglue drops a point, for each layer, 0 never; none: those of the network",
+        "matchability below which lightglue drops a point, per layer (0: never); empty: those of the network",
         minimum=0.0,
         maximum=1.0,
     )
     min_score: float = parameter(
         0.2,
-        "a network takes no match that is less likely than this; 0.1 in lightglue's paper",
+        "a network rejects matches that are less likely than this; 0.1 in lightglue's paper",
         minimum=0.0,
         maximum=1.0,
     )
     match_budget_ms: float = parameter(
-        0.0, "lightglue runs no layer that would end later than this; 0 sets no limit", unit="ms", minimum=0.0
+        0.0, "lightglue starts no layer that would end later than this; 0 sets no limit", unit="ms", minimum=0.0
     )
     coarse: str = parameter(
-        "full", "how efficient_loftr compares: by probabilities, or faster without", choices=("full", "optimized")
+        "full",
+        "how efficient_loftr compares cells: full, by probabilities, or optimized, faster and without them",
+        choices=("full", "optimized"),
     )
     max_image_px: int = parameter(
         0,
-        "a method without extractor shrinks an image with a longer side than this; 0 takes what suits the network",
+        "a method without extractor shrinks images whose longer side exceeds this; 0 takes what suits the network",
         unit="px",
         minimum=0,
     )
     max_matches: int = parameter(
-        2048, "a method without extractor gives no more matches than this, the best", minimum=1
+        2048, "a method without extractor returns at most this many matches, the best ones", minimum=1
     )
 
 
@@ -138,7 +142,11 @@ class PoseConfig:
         0.7, "expected localisation noise of a correspondence", unit="px", minimum=0.01, maximum=20.0
     )
     standstill_px: float = parameter(
-        0.5, "a turn that moves the image by less than this is standing still", unit="px", minimum=0.0, maximum=10.0
+        0.5,
+        "a rotation that moves the image by less than this counts as standing still",
+        unit="px",
+        minimum=0.0,
+        maximum=10.0,
     )
     success_probability: float = parameter(
         0.9999, "RANSAC stops when a better model is less likely than one minus this", minimum=0.5, maximum=0.999999
@@ -162,14 +170,14 @@ class KeyframeConfig:
         0.6, "likewise when less than this share of the keyframe's points is still seen", minimum=0.0, maximum=1.0
     )
     max_rotation_deg: float = parameter(
-        12.0, "likewise when the camera turned by more than this", unit="deg", minimum=0.0, maximum=180.0
+        12.0, "likewise when the camera has turned by more than this", unit="deg", minimum=0.0, maximum=180.0
     )
     max_interval_ms: float = parameter(
         500.0, "a frame is matched at least this often, even when nothing moves", unit="ms", minimum=0.0
     )
     max_keyframe_age_ms: float = parameter(
         2000.0,
-        "a frame becomes the keyframe when the old one is older than this and the view moved",
+        "a frame becomes the keyframe when the old one is older than this and the view has moved",
         unit="ms",
         minimum=0.0,
     )
@@ -177,7 +185,7 @@ class KeyframeConfig:
         5, "after a loss, this many of the last good keyframes are tried before starting anew", minimum=0, maximum=100
     )
     max_lost_frames: int = parameter(
-        15, "frames without a connection after which a new segment starts", minimum=1, maximum=100000
+        15, "a new segment starts after this many frames without a connection", minimum=1, maximum=100000
     )
 
 

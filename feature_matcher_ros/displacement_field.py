@@ -1,8 +1,8 @@
-"""How an image moves at any point, told by the matches around it.
+"""How an image moves at any point, estimated from the matches around it.
 
-A match says how its own pixel moves. A pixel or ten beside it the image moves a little differently: it turns, grows,
-and lies at another depth. Local linear regression (Cleveland 1979, doi 10.1080/01621459.1979.10481038) over the nearest
-matches tells by how much, and averages their noise; matches of another surface are left out.
+A match says how its own pixel moves. A few pixels away the image moves a little differently: it turns, grows, and shows
+another depth. Local linear regression (Cleveland 1979, doi 10.1080/01621459.1979.10481038) over the nearest matches
+estimates by how much, and averages their noise; matches of another surface are left out.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from feature_matcher_ros.datatypes import Float, Matches, Pixels
 
 _NEIGHBOURS, _MAX_REACH_PX = 32, 40.0
-# Two matches are of one surface if they move alike but for this, and for this much by pixel of their distance.
+# Two matches lie on one surface if their displacements differ by at most this, and this much per pixel between them.
 _NOISE_PX, _MAX_SLOPE = 2.0, 0.3
-_STIFFNESS = 0.002  # weight against any slope, as of a match at the edge of the neighbourhood: where these are too few
+_STIFFNESS = 0.002  # pulls slopes towards zero as a match at the edge of the neighbourhood would: for too few matches
 _EXACT_TREE = 4  # of FLANN: one k-d tree
 _NUM_SOLVED = 3  # a displacement, and its slopes along x and y
 
@@ -39,9 +39,9 @@ def displacements_at(points: Pixels, matches: Matches) -> Pixels:
 
 
 def _fitted(offsets: Float, values: Float, weights: Float, reach: Float) -> Float:
-    """What plane functions (M,) of ``offsets`` (M, K, 2), fitted to ``values`` (M, K, 2), have for the offset 0.
+    """Values (M, 2) at the offset 0 of planes fitted to ``values`` (M, K, 2) over ``offsets`` (M, K, 2).
 
-    Where nothing has weight it is 0.
+    They are 0 where no value has weight.
     """
     design = np.ones((*weights.shape, _NUM_SOLVED))
     design[:, :, 1:] = offsets / reach[:, :, None]

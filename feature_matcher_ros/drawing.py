@@ -21,7 +21,6 @@ _FEW_LINES = 100
 _BACKGROUND_SHADE = 0.75  # darker and grey, so that coloured lines stand out
 _FRACTION_BITS = 4  # OpenCV draws at sixteenths of a pixel
 _PIXELS_PER_STROKE = 720  # image height for which lines are one pixel wide
-_GOLDEN_RATIO = 0.618034
 _CAPTION_SHADE = 0.35
 
 
@@ -31,20 +30,18 @@ def draw_matches(
     matches: Matches,
     *,
     inliers: NDArray[np.bool_] | None = None,
-    track_ids: NDArray[np.uint32] | None = None,
     caption: str = "",
 ) -> Image:
     """Both images side by side, BGR, with a line for each match.
 
-    Lines go from blue to green with the score, or have a colour of their own for each track where
-    ``track_ids`` (M,) are given. Matches that are not ``inliers`` (M,) are faint and red. The images are
-    shown in grey.
+    Lines go from blue to green with the score; matches that are not ``inliers`` (M,) are faint and red. The images
+    are shown in grey.
     """
     picture, offset = _side_by_side(image0, image1)
     stroke = max(1, round(picture.shape[0] / _PIXELS_PER_STROKE))
     ends0 = matches.points0.astype(np.float64)
     ends1 = matches.points1.astype(np.float64) + np.array([offset, 0.0])
-    colours = _colours_of_scores(matches.scores) if track_ids is None else _colours_of_tracks(track_ids)
+    colours = _colours_of_scores(matches.scores)
     good = np.ones(len(matches), dtype=bool) if inliers is None else np.asarray(inliers, dtype=bool)
     colours[~good] = _OUTLIER_COLOUR
     opacity = float(np.clip(_FEW_LINES / max(len(matches), 1), *_LINE_OPACITY))
@@ -69,15 +66,6 @@ def _side_by_side(image0: Image, image1: Image) -> tuple[Image, int]:
 def _colours_of_scores(scores: NDArray[np.float32]) -> Colours:
     share = np.clip(scores, 0.0, 1.0).astype(np.float64)[:, None]
     return np.round((1.0 - share) * _WORST_COLOUR + share * _BEST_COLOUR).astype(np.uint8)
-
-
-def _colours_of_tracks(track_ids: NDArray[np.uint32]) -> Colours:
-    """Hues that differ much between neighbouring numbers and are the same in every picture."""
-    if len(track_ids) == 0:
-        return np.zeros((0, 3), dtype=np.uint8)
-    hues = (track_ids.astype(np.float64) * _GOLDEN_RATIO) % 1.0 * 180.0
-    hsv = np.stack([hues, np.full(len(hues), 200.0), np.full(len(hues), 255.0)], axis=1).astype(np.uint8)
-    return np.asarray(cv2.cvtColor(hsv[:, None], cv2.COLOR_HSV2BGR), dtype=np.uint8).reshape(-1, 3)
 
 
 def _with_lines(

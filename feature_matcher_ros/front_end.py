@@ -73,7 +73,7 @@ class FrontEnd:
         self._lost_frames = 0
 
     def process(self, frame: Frame) -> FrontEndResult:
-        """Take in the next frame of the stream and say all there is to say about it."""
+        """Take in the next frame of the stream and return all there is to say about it."""
         timer = StageTimer()
         keyframe, last_stamp_ns = self._keyframes.newest, self._last_stamp_ns
         self._last_stamp_ns = frame.stamp_ns
@@ -112,7 +112,7 @@ class FrontEnd:
             return self._matcher.extract(frame.image, frame.mask)
 
     def _connect(self, frame: Frame, features: Features, timer: StageTimer) -> _Pair:
-        """Compare with the keyframe and, while lost or should that fail, with an older one."""
+        """Compare with the keyframe and, while lost or if that fails, with an older one."""
         first = None
         for keyframe in self._keyframes.candidates():
             pair = self._compare(keyframe, frame, features, timer)
@@ -136,10 +136,10 @@ class FrontEnd:
             estimate = estimate_from_normalized(x0, x1, *cameras, self._config.pose, metric=metric)
         with timer.stage("track"):
             anchored = self._registry.anchored(keyframe.tracks, track_ids, matches)
-        # The pose is of the matches as found, whose noise is their own; all else is of the tracks.
+        # The pose uses the matches as found, whose errors are independent; everything else uses the tracks.
         is_moved = anchored is not matches
         if estimate.status is Status.DEGENERATE and metric is None:
-            # Two motions explain a plane equally well, but not equally well where it lies.
+            # Two motions explain a plane equally well, but only one agrees with where landmarks say that it lies.
             with timer.stage("pose"):
                 known = keyframe.landmarks.to_points(track_ids)
                 known = _seen_at(x0, known) if is_moved else known

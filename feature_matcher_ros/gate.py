@@ -19,9 +19,10 @@ _WINDOW = (15, 15)
 _MIN_CORNER_DISTANCE_PX = 8
 _MAX_ROUND_TRIP_PX = 1.0
 _BORDER_PX = 4
-# Corners are sought in an image that is halved so often, while its shorter side stays as long.
+# Corners are detected in an image that is halved this often, as long as its shorter side keeps this length.
 _MAX_HALVINGS = 2
 _MIN_SMALL_PX = 120
+_REWEIGHTINGS = 4
 _MIN_SEEN = 12  # a rotation fitted to fewer points says nothing
 
 
@@ -72,7 +73,7 @@ class OpticalFlowGate:
 
 
 def _corners(grey: Image, mask: Image | None, max_points: int) -> Pixels:
-    """Corners (N, 2), sought in a small image: as good to follow, at a fraction of the time."""
+    """Corners (N, 2), detected in a small image: as good to follow, in a fraction of the time."""
     size = (grey.shape[1], grey.shape[0])
     small, small_size = grey, size
     for _ in range(_MAX_HALVINGS):
@@ -102,11 +103,11 @@ def _flow(grey0: Image, grey1: Image, points0: Pixels, guess1: Pixels, levels: i
     return points1, found.ravel() == 1
 
 
-def _robust_rotation(rays0: Float, rays1: Float, rounds: int = 4) -> Float:
+def _robust_rotation(rays0: Float, rays1: Float) -> Float:
     """Rotation (3, 3) that turns ``rays0`` into ``rays1``, by reweighted least squares (Kabsch 1976)."""
     weights = np.ones(len(rays0))
     rotation = np.eye(3)
-    for _ in range(rounds):
+    for _ in range(_REWEIGHTINGS):
         u, _, vt = np.linalg.svd((rays1 * weights[:, None]).T @ rays0)
         rotation = u @ np.diag([1.0, 1.0, np.linalg.det(u @ vt)]) @ vt
         error = np.linalg.norm(rays1 - rays0 @ rotation.T, axis=1)

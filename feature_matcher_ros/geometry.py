@@ -12,7 +12,7 @@ from feature_matcher_ros.datatypes import Camera, DistortionModel, Float
 
 # OpenCV 5 takes the criteria in undistortPoints itself; OpenCV 4 has a second function for it.
 _undistort = getattr(cv2, "undistortPointsIter", cv2.undistortPoints)
-# Undistortion is iterated until the point, distorted again, is within so many pixels of where it was seen: float32
+# Undistortion is iterated until the point, distorted again, is within this many pixels of where it was seen: float32
 # holds a pixel no better than that.
 _MAX_UNDISTORTED_PX = 1e-4
 _UNDISTORT_CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 40, _MAX_UNDISTORTED_PX)
@@ -47,7 +47,7 @@ def normalize_points(pixels: NDArray[np.floating], camera: Camera) -> Float:
 
 @lru_cache(maxsize=32)
 def _undistort_criteria(camera: Camera) -> tuple[int, int, float]:
-    """As many steps as are enough all over the image; to look after each one of a point takes twice the time."""
+    """The number of steps that suffices all over the image; to check after each one of a point takes twice the time."""
     sides = np.linspace(0.0, camera.width - 1.0, _GRID_SIDE), np.linspace(0.0, camera.height - 1.0, _GRID_SIDE)
     pixels = np.stack(np.meshgrid(*sides), axis=-1).reshape(-1, 1, 2)
     for steps in range(1, _MAX_COUNTED_STEPS):

@@ -61,7 +61,7 @@ class RecentKeyframes:
         self._newest, self._turn = keyframe, 0
 
     def candidates(self) -> Iterator[Keyframe]:
-        """Yield the newest keyframe and, for a bounded effort per frame, the next one of the older ones in turn."""
+        """Yield the newest keyframe and, to bound the effort per frame, one of the older ones in turn."""
         if self._newest is not None:
             yield self._newest
         if self._older:

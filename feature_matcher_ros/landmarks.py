@@ -55,7 +55,7 @@ class Landmarks:
 
 
 def without_length(estimate: PoseEstimate) -> PoseEstimate:
-    """Take away the length, in the unit of a segment, of a pose that was found with the help of landmarks."""
+    """Remove the length, in the unit of a segment, of a pose that was found with the help of landmarks."""
     pose = estimate.pose
     if pose is None or pose.baseline_m is None:
         return estimate
@@ -69,7 +69,7 @@ def without_length(estimate: PoseEstimate) -> PoseEstimate:
 
 
 def triangulate_unit(pose: RelativePose, x0: Float, x1: Float) -> Float:
-    """Points (M, 3) in the axes of camera 0 for a baseline of length 1; NaN where depth is not to be told.
+    """Points (M, 3) in the axes of camera 0 for a baseline of length 1; NaN where depth cannot be told.
 
     ``x0`` and ``x1`` (M, 2) are normalised coordinates.
     """
@@ -85,8 +85,8 @@ def triangulate_unit(pose: RelativePose, x0: Float, x1: Float) -> Float:
 def baseline_length(pose: RelativePose, known: Float, normalized1: Float) -> float | None:
     """Length of the translation under which ``known`` (M, 3), in the axes of camera 0, is seen at ``normalized1``.
 
-    With rotation R, unit direction d and ray r, ``r x (R X + length * d) = 0`` gives one length per point; the
-    median is taken, weighted by how much a point's ray tells of it. None where too few points are known.
+    With rotation R, unit direction d and ray r, ``r x (R X + length * d) = 0`` gives one length per point; the median
+    is taken, weighted by how much a point's ray tells about it. None where too few points are known.
     """
     assert pose.direction is not None
     usable = np.flatnonzero(np.isfinite(known[:, 2]))

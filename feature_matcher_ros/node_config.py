@@ -19,12 +19,14 @@ class NodeConfig:
 
     modality: str = parameter("mono", "what the camera gives", choices=("mono", "stereo", "rgbd"))
     namespaces: str = parameter(
-        "", "several cameras: their namespaces, separated by commas; all topics lie below them then"
+        "", "several cameras: their namespaces, separated by commas; all topics then lie below them"
     )
-    image_topic: str = parameter("image", "images, of the left camera with stereo; to be remapped like every topic")
+    image_topic: str = parameter(
+        "image", "images, those of the left camera with stereo; can be remapped like every topic"
+    )
     right_image_topic: str = parameter("right/image", "images of the right camera, with stereo")
     depth_topic: str = parameter("depth/image", "depth, with rgbd")
-    camera_info_topic: str = parameter("", "CameraInfo of the images; otherwise camera_info beside them")
+    camera_info_topic: str = parameter("", "CameraInfo of the images; empty: camera_info beside them")
     right_camera_info_topic: str = parameter("", "likewise, of the right images")
     depth_camera_info_topic: str = parameter("", "likewise, of depth")
     image_transport: str = parameter(
@@ -35,48 +37,56 @@ class NodeConfig:
     )
     qos: str = parameter(
         "sensor_data",
-        "what is asked of the cameras; sensor_data hears all of them, auto asks for all they offer",
+        "quality of service requested from the cameras; sensor_data hears every camera, auto asks for what each offers",
         choices=("sensor_data", "reliable", "auto"),
     )
     calibration: str = parameter("", "YAML calibration, instead of CameraInfo")
-    mask: str = parameter("", "image of the size of the camera's; no points are sought where it is black")
-    mask_topic: str = parameter("", "likewise from a topic: the newest image on it, be it latched or not, is the mask")
+    mask: str = parameter("", "image file of the size of the camera's images; no points are detected where it is black")
+    mask_topic: str = parameter("", "likewise from a topic: the newest image on it, latched or not, is the mask")
     mount_rotation_deg: int = parameter(
         0,
-        "how far the camera is mounted turned, seen from behind it, clockwise: 0, 90, 180 or 270",
+        "rotation of the mounted camera, clockwise as seen from behind it: 0, 90, 180 or 270",
         unit="deg",
         minimum=0,
         maximum=270,
     )
     stereo_max_skew_ms: float = parameter(
-        5.0, "a left and a right image further apart in time are no pair", unit="ms", minimum=0.0, maximum=10_000.0
+        5.0,
+        "left and right images further apart in time than this are not paired",
+        unit="ms",
+        minimum=0.0,
+        maximum=10_000.0,
     )
     depth_max_skew_ms: float = parameter(
-        17.0, "an image and a depth map further apart in time are no pair", unit="ms", minimum=0.0, maximum=10_000.0
+        17.0,
+        "an image and a depth map further apart in time than this are not paired",
+        unit="ms",
+        minimum=0.0,
+        maximum=10_000.0,
     )
     max_frame_age_ms: float = parameter(
         500.0,
-        "an image is left out when it is older than this on the node's clock; 0 sets no limit",
+        "an image older than this on the node's clock is skipped; 0 sets no limit",
         unit="ms",
         minimum=0.0,
     )
     process_every_frame: bool = parameter(
-        False, "process all images, however late, instead of the newest; for bags, whose player must wait"
+        False, "process all images, however late, instead of only the newest; for bags, whose player then has to wait"
     )
     startup_timeout_s: float = parameter(
-        5.0, "say what is missing when no frame could be processed for so long", unit="s", minimum=0.1
+        5.0, "report what is missing when no frame could be processed for this long", unit="s", minimum=0.1
     )
-    report_folder: str = parameter(".", "where ~/save_report writes to")
+    report_folder: str = parameter(".", "folder that ~/save_report writes to")
     odom_frame_id: str = parameter("odom", "frame of odometry, path and markers")
     base_frame_id: str = parameter(
         "",
         "odometry, path and /tf are those of this frame of the robot, which tf connects with the camera's; "
-        "none: of the camera's",
+        "empty: those of the camera's frame",
     )
     publish_tf: bool = parameter(
         False, "publish /tf from the odometry frame to that of the base or camera, which must have no other parent"
     )
-    publish_unscaled: bool = parameter(False, "publish odometry, path and /tf also where no length is known")
+    publish_unscaled: bool = parameter(False, "publish odometry, path and /tf even where no length is known")
     publish_vins_features: bool = parameter(
         False, "publish ~/vins_features, a sensor_msgs/PointCloud with the channels that VINS-Fusion reads"
     )

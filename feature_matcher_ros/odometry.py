@@ -79,7 +79,8 @@ def chain(
     if length is None:
         return None
     cam1_from_cam0 = pose_from(pose.rotation, np.zeros(3) if pose.direction is None else pose.direction * length)
-    measured = unit * length if metric is None else known
+    # Without a length nothing was triangulated: what was known stays where it was.
+    measured = unit * length if metric is None and length > 0.0 else known
     landmarks = carry_landmarks(ids, known, measured, cam1_from_cam0)
     place = Odometry(
         before.world_from_cam @ invert_pose(cam1_from_cam0),

@@ -34,7 +34,7 @@ def name_of(kind: Any) -> str:
 def yaml_line(name: str, value: Value) -> str:
     """One parameter in YAML; no numbers as a comment, for a ROS 2 node breaks off at a list of unknown type."""
     if not isinstance(value, tuple):
-        return f"{name}: {yaml.safe_dump(value).splitlines()[0]}"
+        return f"{name}: {yaml.safe_dump(value, width=math.inf).splitlines()[0]}"
     line = f"{name}: {yaml.safe_dump(list(value), default_flow_style=True, width=math.inf).strip()}"
     return line if value else f"# {line}"
 

@@ -58,6 +58,11 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert _load(tmp_path, to_yaml(config)) == config
 
 
+def test_a_long_path_with_blanks_is_written_whole(tmp_path: Path) -> None:
+    config = override(FrontEndConfig(), {"matcher.graphs": f"/home/somebody/{'a folder with a long name/' * 8}graphs"})
+    assert _load(tmp_path, to_yaml(config)) == config
+
+
 def test_plain_and_ros_form_mean_the_same(tmp_path: Path) -> None:
     content = yaml.safe_load(to_yaml(_all_changed()))
     plain = content["/**"]["ros__parameters"]

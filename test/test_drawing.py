@@ -32,15 +32,6 @@ def test_inliers_are_green_and_outliers_red() -> None:
     assert outlier[30, 60].argmax() == 2
 
 
-def test_a_track_keeps_its_colour_and_differs_from_the_next() -> None:
-    first, again, other = (
-        draw_matches(GREY, COLOUR, one_match(score), track_ids=np.array([number], np.uint32))
-        for number, score in ((5, 1.0), (5, 0.2), (6, 1.0))
-    )
-    np.testing.assert_array_equal(first, again)
-    assert np.abs(first[30, 60].astype(int) - other[30, 60]).max() > 50
-
-
 @pytest.mark.parametrize("shape", [(1, 1), (480, 640), (200, 3)])
 def test_no_matches_and_any_size_still_give_a_picture_with_caption(shape: tuple[int, int]) -> None:
     image = np.zeros(shape, np.uint8)

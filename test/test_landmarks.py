@@ -1,9 +1,20 @@
 """Lengths of translations against a synthetic scene of known size."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from feature_matcher_ros.datatypes import Camera, Estimator, Matches, MotionType, RelativePose, ScaleSource
+from feature_matcher_ros.datatypes import (
+    Camera,
+    Estimator,
+    Matches,
+    MotionType,
+    PoseEstimate,
+    RelativePose,
+    ScaleSource,
+    Status,
+)
 from feature_matcher_ros.geometry import (
     normalize_points,
     pose_from,
@@ -12,6 +23,7 @@ from feature_matcher_ros.geometry import (
     transform_points,
 )
 from feature_matcher_ros.landmarks import Landmarks, baseline_length, carry_landmarks, collect, triangulate_unit
+from feature_matcher_ros.odometry import chain, first_place
 
 CAMERA = Camera(np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), 640, 480)
 
@@ -60,6 +72,21 @@ def test_unit_triangulation_is_the_scene_divided_by_the_baseline() -> None:
         _pose(rotation, direction), normalize_points(matches.points0, CAMERA), normalize_points(matches.points1, CAMERA)
     )
     assert np.nanmax(np.abs(unit * length - points)) < 1e-3
+
+
+def test_a_length_that_contradicts_the_landmarks_makes_no_new_ones() -> None:
+    """Landmarks that moved the other way give no length, and without one nothing is triangulated."""
+    points, direction = _points(60), np.array([1.0, 0.0, 0.0])
+    x0 = points[:, :2] / points[:, 2:]
+    moved = points + np.where(np.arange(60) < 30, -0.3, 0.3)[:, None] * direction
+    x1, ids, pose = moved[:, :2] / moved[:, 2:], np.arange(1, 61, dtype=np.uint32), _pose(np.eye(3), direction)
+    estimate = PoseEstimate(Status.OK, pose, MotionType.GENERAL, np.ones(60, np.bool_))
+    keyframe = SimpleNamespace(odometry=first_place(ScaleSource.NONE, 0), landmarks=Landmarks(ids[:30], points[:30]))
+    step = chain(keyframe, x0, x1, ids, None, estimate)
+    assert step is not None
+    np.testing.assert_array_equal(step.odometry.world_from_cam, np.eye(4))
+    np.testing.assert_array_equal(step.landmarks.ids, ids[:30])
+    np.testing.assert_allclose(step.landmarks.points, points[:30])
 
 
 def test_landmarks_are_carried_into_the_axes_of_the_next_keyframe() -> None:

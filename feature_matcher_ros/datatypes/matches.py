@@ -13,7 +13,7 @@ from feature_matcher_ros.datatypes.arrays import Pixels
 
 
 class StopReason(str, Enum):
-    """Why a matcher with layers ran no further one."""
+    """Why a matcher with layers stopped before the last one."""
 
     LAST_LAYER = "LAST_LAYER"
     CONFIDENT = "CONFIDENT"  # further layers would hardly change a match

@@ -28,7 +28,7 @@ class Estimator(str, Enum):
     ESSENTIAL = "ESSENTIAL"  # matches alone
     HOMOGRAPHY = "HOMOGRAPHY"  # matches alone, of points on a plane
     ROTATION = "ROTATION"  # matches alone, which show no parallax
-    ABSOLUTE_POSE = "ABSOLUTE_POSE"  # points of known place, measured or landmarks, that are seen again
+    ABSOLUTE_POSE = "ABSOLUTE_POSE"  # points of known place, measured or landmarks, seen again
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,13 +45,13 @@ class RelativePose:
     """The motion between two frames, and how well it is known.
 
     ``covariance`` belongs to a small motion applied after the pose, in the axes of camera 1. Its order
-    is that of REP-103, translation before rotation: (6, 6) where there is a ``direction`` or a ``baseline_m``,
-    be it 0, and (3, 3), rotation alone, where there is neither. Units are metres and radians; without a
-    ``scale_source`` the translation part is that of the unit direction, of rank 2, and says nothing about length.
+    is that of REP-103, translation before rotation: (6, 6) where there is a ``direction`` or a ``baseline_m`` (even 0),
+    and (3, 3), rotation alone, where there is neither. Units are metres and radians; without a ``scale_source`` the
+    translation part is that of the unit direction, of rank 2, and says nothing about length.
     """
 
     rotation: Float  # (3, 3), cam1_from_cam0
-    direction: Float | None  # (3,), unit; where camera 0 lies seen from camera 1; None without translation
+    direction: Float | None  # (3,), unit; from camera 1 towards camera 0; None without translation
     baseline_m: float | None  # length of the translation; None without a scale source
     scale_source: ScaleSource
     motion_type: MotionType
@@ -72,14 +72,14 @@ class RelativePose:
 class Odometry:
     """The place of one frame in the world of its segment (the first frame of a segment is its origin).
 
-    ``covariance`` belongs to a small motion of the camera, in its own axes, metres before radians. It adds up that of
-    all steps since the first frame as if each erred by itself.
+    ``covariance`` belongs to a small motion of the camera, in its own axes, metres before radians. It adds up those of
+    all steps since the first frame as if their errors were independent.
     """
 
     world_from_cam: Float  # (4, 4)
     scale_source: ScaleSource  # NONE: one unknown scale for the whole segment
     segment: int
-    covariance: Float | None = None  # (6, 6); None without metric length, or where landmarks passed one on
+    covariance: Float | None = None  # (6, 6); None without metric length, or where landmarks passed the length on
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,8 +17,8 @@ class Status(str, Enum):
     """What became of one frame. A result carries a pose if, and only if, this is ``OK``."""
 
     OK = "OK"
-    FIRST_FRAME = "FIRST_FRAME"  # became the first keyframe, there is nothing to match it with
-    REPEATED_STAMP = "REPEATED_STAMP"  # the time of the frame before, nothing was done with it
+    FIRST_FRAME = "FIRST_FRAME"  # became the first keyframe: there is nothing to match it with
+    REPEATED_STAMP = "REPEATED_STAMP"  # has the stamp of the frame before: nothing was done with it
     GATED = "GATED"  # the gate saw too little change for a match to be worth its time
     TOO_FEW_FEATURES = "TOO_FEW_FEATURES"
     TOO_FEW_MATCHES = "TOO_FEW_MATCHES"

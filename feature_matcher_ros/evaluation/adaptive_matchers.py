@@ -1,4 +1,4 @@
-"""The matchers that may stop early, as those see them who choose when: what each of them knows after every stage."""
+"""The matchers that may stop early, as seen by whoever chooses when: what each of them knows after every stage."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Answer:
 
 
 def num_layers(matcher: Adaptive) -> int:
-    """Those of the network: rounds of attention where it has no detector."""
+    """Layers of the network; rounds of attention where it has no detector."""
     return matcher.graphs.config.layers if isinstance(matcher, LightGlue) else matcher.graphs.config.rounds
 
 

@@ -116,7 +116,7 @@ def _transport_rank(topic: ImageTopic) -> int:
 
 
 def _wanted_modality(selection: Selection) -> Modality | None:
-    """What was asked for, be it by naming a topic."""
+    """What was asked for, possibly by naming a topic."""
     if selection.modality is not None or (selection.right_topic is None and selection.depth_topic is None):
         return selection.modality
     return Modality.RGBD if selection.right_topic is None else Modality.STEREO

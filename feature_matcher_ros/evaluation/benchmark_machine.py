@@ -21,7 +21,7 @@ _PRODUCT_SIZE = 2048  # large enough to reach what the processor can do, 17 GFLO
 
 @contextmanager
 def limited_process(cores: int) -> Iterator[ProcessPoolExecutor]:
-    """A process whose libraries use so many threads: they read the variables when they are loaded."""
+    """A process whose libraries use this many threads: they read the variables when they are loaded."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(cores)))
     try:

@@ -148,7 +148,7 @@ def _measure(setting: DenseSetting, size: Size) -> list[DenseRow]:
     for number, pair in enumerate(pairs * setting.repetitions):
         if number and time.monotonic() - begun > setting.max_seconds:
             break
-        for key in list(matchers)[:: -1 if number % 2 else 1]:  # nobody always comes after the same one
+        for key in list(matchers)[:: -1 if number % 2 else 1]:  # no contender always comes after the same one
             turns[key].append(_turn(matchers[key], pair, size))
     last = list(matchers)[-1]
     return [_row(key, size, matchers[key], turns[key], None if key == last else turns[last]) for key in matchers]

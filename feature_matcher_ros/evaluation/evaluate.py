@@ -139,7 +139,7 @@ def evaluate_run(run: Path, ground_truth: Path | None = None) -> RunEvaluation:
 
 
 def is_metric(rows: Iterable[PairRow], modality: Modality) -> bool:
-    """Tell whether most translations of a run have a length; one without translations goes by its modality."""
+    """Tell whether most translations of a run have a length; a run without translations goes by its modality."""
     sources = [row.scale_source for row in rows if row.tx is not None]
     if not sources:
         return modality is not Modality.MONO

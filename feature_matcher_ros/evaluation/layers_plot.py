@@ -1,4 +1,4 @@
-"""How many layers a matcher runs on pairs of images, against how much these have in common, as a picture."""
+"""A picture of how many layers a matcher runs on pairs of images, against how much these have in common."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ def _take_turns(
 def _alternating(
     matchers: Mapping[Key, LightGlue | GivenPoints], number: int
 ) -> Iterator[tuple[Key, LightGlue | GivenPoints]]:
-    """In one order and then in the other: nobody always comes after the same one."""
+    """The contenders in one order and then in the other, so that none always comes after the same one."""
     return iter(list(matchers.items())[:: -1 if number % 2 else 1])
 
 

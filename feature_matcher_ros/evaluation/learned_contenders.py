@@ -72,7 +72,7 @@ class GivenPoints:
         return self._matcher.graphs
 
     def match(self, features0: Features, features1: Features) -> Matches:
-        """Likewise.
+        """Match points that were found before.
 
         Raises:
             MatcherError: the points are not of the kind that the network was trained for.
@@ -130,7 +130,7 @@ def _by_torch(weights: Path, compiled: bool) -> Mapping[bool, LightGlueGraphs]:
 
 
 def _problem_of(graphs: LightGlueGraphs) -> str | None:
-    """Why a compiled network cannot be run, if so: as a rule for want of a C++ compiler."""
+    """Why a compiled network cannot be run, if so: usually there is no C++ compiler."""
     count, config = 8, graphs.config
     descriptors = np.full((2 * count, config.descriptor_size), 0.1, np.float32)
     positions = np.linspace(-1.0, 1.0, 2 * count * config.position_size, dtype=np.float32)
@@ -182,7 +182,7 @@ def _extractor(setting: LearnedSetting, size: int) -> Extractor:
 
 
 def image_pairs(paths: tuple[Path, ...], max_pairs: int) -> list[ImagePair]:
-    """So many pairs of each JSON file, spread over it; without a file, of rendered frames, 640 pixels wide."""
+    """Some pairs of each JSON file, spread over it; without a file, of rendered frames, 640 pixels wide."""
     if not paths:
         frames = islice(demo_frames(Modality.STEREO, width=640, rate_hz=_DEMO_RATE_HZ), 2, 3 + max_pairs)
         return list(pairwise(frame.image for frame, _ in frames))

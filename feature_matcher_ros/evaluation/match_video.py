@@ -12,6 +12,7 @@ from feature_matcher_ros.drawing import draw_matches
 from feature_matcher_ros.errors import OutputError
 
 _RATE_HZ = 10.0
+_KEPT_KEYFRAMES = 10  # as many as a lost camera may return to
 
 
 class MatchVideo:
@@ -49,7 +50,3 @@ class MatchVideo:
             if not self._writer.isOpened():
                 raise OutputError(f"cannot write the video {self._path}: check that the folder can be written to.")
         return self._writer
-
-
-# As many as a lost camera may return to.
-_KEPT_KEYFRAMES = 10

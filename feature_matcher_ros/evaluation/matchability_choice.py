@@ -41,7 +41,7 @@ class _Sample:
         return int(np.count_nonzero((self.of_matches < _column(steps)).any(axis=0)))
 
     def work(self, steps: Steps) -> float:
-        """Of all stages of all pairs."""
+        """The work of all stages of all pairs."""
         stays = np.ones(self.matchability.shape[1], np.int64)
         total = 0.0
         dropped = np.vstack((self.matchability < _column(steps), np.zeros(len(stays), np.bool_)))
@@ -98,5 +98,5 @@ def _best_raise(sample: _Sample, steps: Steps, most_lost: float) -> Steps | None
 
 
 def _column(steps: Steps) -> Probabilities:
-    """As the rule of the matcher compares: in single precision."""
+    """Thresholds in single precision, as the rule of the matcher compares."""
     return np.array([[step / _STEPS] for step in steps], np.float32)

@@ -1,4 +1,4 @@
-"""What estimated motions are worth: alignment, trajectory errors, pose errors, match precision.
+"""How good estimated motions are: alignment, trajectory errors, pose errors, match precision.
 
 Nothing here reads a file. ``estimate`` and ``truth`` are trajectories of the same length whose poses
 belong together, index by index; ``associate`` makes them so. Trajectory errors are those of the evo
@@ -115,16 +115,14 @@ def percentiles(values: ArrayLike) -> Percentiles:
     return Percentiles(len(array), p50, p90, p95, p99, float(array.max()))
 
 
-def associate(
-    estimate: Trajectory, truth: Trajectory, max_difference_ns: int = MAX_STAMP_DIFFERENCE_NS
-) -> tuple[Trajectory, Trajectory]:
+def associate(estimate: Trajectory, truth: Trajectory) -> tuple[Trajectory, Trajectory]:
     """Give every pose of the shorter trajectory the nearest one in time of the longer; leave out the rest."""
     truth_is_longer = len(truth) >= len(estimate)
     short, long = (estimate, truth) if truth_is_longer else (truth, estimate)
     if len(short) == 0:
         return short, short
     nearest = _nearest(short.stamps_ns, long.stamps_ns)
-    close = np.abs(long.stamps_ns[nearest] - short.stamps_ns) <= max_difference_ns
+    close = np.abs(long.stamps_ns[nearest] - short.stamps_ns) <= MAX_STAMP_DIFFERENCE_NS
     kept_short = _select(short, np.flatnonzero(close))
     kept_long = _select(long, nearest[close])
     return (kept_short, kept_long) if truth_is_longer else (kept_long, kept_short)

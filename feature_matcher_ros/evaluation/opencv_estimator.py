@@ -17,12 +17,11 @@ def estimate_relative_pose_opencv(
     camera0: Camera,
     camera1: Camera,
     config: PoseConfig,
-    method: int = cv2.USAC_MAGSAC,
 ) -> tuple[Float, Float, NDArray[np.bool_]] | None:
     """Estimate rotation (3, 3), unit direction (3,) and inliers (M,) from pixels (M, 2); None if OpenCV finds none.
 
-    The points are undistorted first, so that every lens is treated alike. USAC draws its samples with a
-    fixed seed of its own.
+    The points are undistorted first, so that every lens is treated alike. USAC draws its samples with a fixed seed of
+    its own.
     """
     if len(points0) < 5:
         return None
@@ -32,7 +31,7 @@ def estimate_relative_pose_opencv(
         x0,
         x1,
         np.eye(3),
-        method=method,
+        method=cv2.USAC_MAGSAC,
         prob=config.success_probability,
         threshold=threshold,
         maxIters=config.max_iterations,

@@ -47,7 +47,7 @@ class PairError:
 
     @property
     def badness(self) -> float:
-        """By which the worst pairs are found; 1 is the border of a false acceptance."""
+        """The error by which the worst pairs are found; 1 is the border of a false acceptance."""
         return max(self.rotation_deg / WRONG_ROTATION_DEG, (self.direction_deg or 0.0) / WRONG_DIRECTION_DEG)
 
 

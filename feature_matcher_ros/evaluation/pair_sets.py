@@ -31,15 +31,15 @@ class ImagePair:
     def name(self) -> str:
         return f"{self.image0.stem} | {self.image1.stem}"
 
-    def frames(self, color: bool = False) -> tuple[Frame, Frame]:
+    def frames(self) -> tuple[Frame, Frame]:
         """Decode both images; they have no times, so these are 0 and 1 ns.
 
         Raises:
             ImageError: an image has gone, or changed its size, since the set was loaded.
         """
         return (
-            Frame(0, read_image(self.image0, color), self.camera0),
-            Frame(1, read_image(self.image1, color), self.camera1),
+            Frame(0, read_image(self.image0), self.camera0),
+            Frame(1, read_image(self.image1), self.camera1),
         )
 
 

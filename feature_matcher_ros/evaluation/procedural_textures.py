@@ -18,6 +18,7 @@ Noise = NDArray[np.float32]
 Rng = np.random.Generator
 
 _SHIFT = 4  # drawing positions are given in sixteenths of a pixel
+_BORDER_SHADE = 0.45  # of a wall at its borders
 _FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_COMPLEX, cv2.FONT_HERSHEY_TRIPLEX)
 
 
@@ -152,12 +153,12 @@ def paste(wall: Image, picture: Image, left: int, top: int) -> None:
     part[:] = picture[: part.shape[0], : part.shape[1]]
 
 
-def darkened_borders(image: Image, *, reach: float, strength: float = 0.45) -> Image:
+def darkened_borders(image: Image, *, reach: float) -> Image:
     """Darken towards the borders, as walls are towards the corners of a room; ``reach`` is in pixels."""
     height, width = image.shape[:2]
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-    fade_x = 1 - strength * (np.exp(-x / reach) + np.exp(-(width - 1 - x) / reach))
-    fade_y = 1 - strength * (np.exp(-y / reach) + np.exp(-(height - 1 - y) / reach))
+    fade_x = 1 - _BORDER_SHADE * (np.exp(-x / reach) + np.exp(-(width - 1 - x) / reach))
+    fade_y = 1 - _BORDER_SHADE * (np.exp(-y / reach) + np.exp(-(height - 1 - y) / reach))
     return shaded(image, np.maximum(fade_y[:, None] * fade_x[None, :], 0.0))
 
 

@@ -124,12 +124,11 @@ def picture(jpeg: bytes, caption: str) -> str:
     )
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> str:
-    """A table; ``numbers`` aligns all but the first column to the right."""
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table, all but its first column aligned to the right."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    kind = ' class="numbers"' if numbers else ""
-    return f'<div class="scroll"><table{kind}>{f"<tr>{head}</tr>" if head else ""}{body}</table></div>'
+    return f'<div class="scroll"><table class="numbers">{f"<tr>{head}</tr>" if head else ""}{body}</table></div>'
 
 
 def columns(*blocks: str) -> str:

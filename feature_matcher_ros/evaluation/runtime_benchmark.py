@@ -166,7 +166,7 @@ def _by_torch(weights: Path, compiled: bool) -> LightGlueGraphs | None:
 
 
 def _memory_mb(setting: LearnedSetting, name: str, size: int) -> float:
-    """Of a process, or a GPU, on which this contender alone matches a pair, until that has been captured."""
+    """Memory of a process, or a GPU, in which only this contender matches a pair, until that has been captured."""
     pair = point_pairs(setting, size)[0]
     graphs = _open(setting, name)
     matcher = LightGlue(NoExtractor(), graphs, MODES[ALL_LAYERS])
@@ -182,7 +182,7 @@ def _measure(setting: LearnedSetting, names: Sequence[str], size: int) -> tuple[
     total = _WARM_UP + len(pairs) * setting.repetitions
     for number in range(total):
         pair = pairs[number % len(pairs)]
-        for name in list(names)[:: -1 if number % 2 else 1]:  # nobody always comes after the same one
+        for name in list(names)[:: -1 if number % 2 else 1]:  # no contender always comes after the same one
             for mode in contenders[name].matchers:
                 turn = _turn(contenders[name], mode, pair)
                 if number >= _WARM_UP:

@@ -174,7 +174,7 @@ def render_view(scene: Scene, grid: RayGrid, world_from_cam: Float) -> RenderedV
             rays = grid.x[part], grid.y[part]
             hits.add(quad, rays, matrices[quad].astype(np.float32), scene.texels(quad), part)
     image = _shade(scene, hits, matrices, grid)
-    _smoothoutlines(image, scene, hits, matrices, grid)
+    _smooth_outlines(image, scene, hits, matrices, grid)
     with np.errstate(divide="ignore"):
         depth = np.where(hits.quad >= 0, 1.0 / hits.inverse_depth, np.nan).astype(np.float32)
     return RenderedView(image, depth, hits.quad)
@@ -202,7 +202,7 @@ def _shade(scene: Scene, hits: _Hits, matrices: Float, grid: RayGrid) -> Image:
     return image
 
 
-def _smoothoutlines(image: Image, scene: Scene, hits: _Hits, matrices: Float, grid: RayGrid) -> None:
+def _smooth_outlines(image: Image, scene: Scene, hits: _Hits, matrices: Float, grid: RayGrid) -> None:
     """Replace the pixels where two quads meet by the mean of several rays each."""
     outline = outlines(hits.quad)
     candidates = np.unique(hits.quad[outline])

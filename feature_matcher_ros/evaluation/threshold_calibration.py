@@ -82,7 +82,7 @@ class LayerCalibration:
     paper_threshold: float
     threshold: float
     matchability_threshold: float
-    stopped_share: float  # of the pairs tried, in which so many layers were run
+    stopped_share: float  # of the pairs tried, in which this many layers were run
     agreement: float  # of the matches after this layer with those of the last, if all pairs tried stopped here
 
 
@@ -185,7 +185,7 @@ def try_out(
 
 
 def _of_paper(layers: int) -> _Rules:
-    """Those of LightGlue's authors."""
+    """The rules of LightGlue's authors."""
     rules = LightGlueRules()
     return rules.stop.depth_confidence, paper_thresholds(layers), (), rules.prune.width_confidence
 

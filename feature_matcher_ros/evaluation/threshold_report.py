@@ -151,9 +151,9 @@ def _labels(
 def _remarks(calibration: Calibration) -> list[str]:
     """What a reader of the file should know."""
     trial, extractor = calibration.calibrated, calibration.config.extractor
-    inputs = f"{extractor.name} with at most {extractor.max_keypoints} points: calibrate anew for other points."
+    inputs = f"{extractor.name} with at most {extractor.max_keypoints} points: calibrate again for other points."
     if calibration.max_image_px is not None:
-        inputs = f"images of at most {calibration.max_image_px} px: calibrate anew for others."
+        inputs = f"images of at most {calibration.max_image_px} px: calibrate again for others."
     return [
         f"Thresholds of {calibration.method}, chosen by feature-matcher calibrate on {calibration.source.name!r}",
         f"for {_wish(calibration)} with what all {calibration.num_layers} layers would find.",

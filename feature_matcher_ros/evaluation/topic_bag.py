@@ -26,7 +26,7 @@ _FOREVER = QosTime(9223372036, 854775807)  # RMW_DURATION_INFINITE
 class TopicBag:
     """Writes what the front-end says; a context manager.
 
-    Leaving it, be it by an exception or Ctrl-C, completes the bag with everything written so far. The
+    Leaving it, even by an exception or Ctrl-C, completes the bag with everything written so far. The
     path of the keyframes is written when a segment ends. A bag of an earlier run in the same place is
     replaced.
 

@@ -37,7 +37,6 @@ class AlignedTrajectory:
     estimate: Trajectory
     truth: Trajectory
     position_errors_m: Float  # (N,)
-    rotation_errors_deg: Float  # (N - 1,), between each pose and the next one
 
 
 def pair_up(estimate: Trajectory, truth: Trajectory) -> tuple[Trajectory, Trajectory]:
@@ -97,7 +96,7 @@ def trajectory_accuracy(
         rpe_rotation_deg=metrics.statistics(rpe.rotation_deg),
         drift=metrics.drift(aligned, truth) if moved else None,
     )
-    return accuracy, AlignedTrajectory(aligned, truth, ate, rpe.rotation_deg)
+    return accuracy, AlignedTrajectory(aligned, truth, ate)
 
 
 def _range_s(first_ns: np.int64, last_ns: np.int64) -> str:

@@ -54,7 +54,7 @@ def build_accepted(
     """Build all engines of a folder of graphs; those that cost matches in float16 are built in float32.
 
     Raises:
-        MatcherError: not even in float32 does the network find what it found.
+        MatcherError: not even in float32 does the network find its matches again.
         FeatureMatcherError: as ``build_network``, or the pairs cannot be read.
     """
     manifest = read_manifest(folder)

@@ -39,7 +39,7 @@ def fused_attention(build: GraphBuilder, query: str, key: str, value: str, heads
 
 
 def log_sum_exp(build: GraphBuilder, tensor: str, axis: int) -> str:
-    """Of the rows (axis 1) or columns (axis 0) of a matrix; ONNX Runtime takes longer for the one node that does it."""
+    """LogSumExp of the rows (axis 1) or columns (axis 0) of a matrix; the one node for it is slower in ONNX Runtime."""
     largest = build.op("ReduceMax", tensor, build.integers(axis), keepdims=1)
     total = build.op("ReduceSum", build.op("Exp", build.op("Sub", tensor, largest)), build.integers(axis), keepdims=1)
     return build.op("Add", build.op("Log", total), largest)
@@ -60,6 +60,6 @@ def linear_weights(module: torch.nn.Linear) -> tuple[Weights, Weights]:
 
 
 def as_array(tensor: torch.Tensor) -> Weights:
-    """In double precision, in which layers are put together."""
+    """A tensor in double precision, in which layers are merged."""
     array: Weights = tensor.detach().cpu().double().numpy()
     return array

@@ -14,7 +14,7 @@ from feature_matcher_ros.models.lightglue import lightglue_from_checkpoint
 
 
 def torch_networks(weights: Path, compiled: bool = False) -> Mapping[bool, LightGlueGraphs]:
-    """A network for execution by torch: True, that may be left after any layer; False, that runs as one piece.
+    """The network for execution by torch: for True it may stop after any layer, for False it runs as one piece.
 
     Raises:
         WeightsError: the file is missing or damaged, or holds no LightGlue network.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from feature_matcher_ros.errors import MatcherError, OutputError
+from feature_matcher_ros.errors import OutputError
+from feature_matcher_ros.export.comparison import as_arrays, largest_difference, random_image
 from feature_matcher_ros.export.graph_builder import OPSET
-from feature_matcher_ros.export.to_onnx import Origin
+from feature_matcher_ros.export.to_onnx import STANDARD_OPERATORS, Origin, exporter_versions
 from feature_matcher_ros.matchers.adaptive import require_fitting_thresholds
 from feature_matcher_ros.matchers.dense_graphs import (
     BACKBONE,
@@ -38,14 +38,12 @@ from feature_matcher_ros.runtimes.torch_runtime import TorchRuntime
 
 _CHECK_SIZES = (((96, 128), (96, 128)), ((64, 160), (128, 96)))  # (height, width) of either image
 _CHECK_MATCHES = (0, 1, 60)
-_MAX_DIFFERENCE = 1e-3  # of what graph and network compute, relative to the largest value
-_SAME_CHOICES = 0.8  # share of cells and pixels that both choose; where two are nearly as good, rounding decides
 
 
-def dense_by_torch(network: AnyDenseNetwork, is_optimized: bool = False, device: str = "cpu") -> DenseGraphs:
+def dense_by_torch(network: AnyDenseNetwork, is_optimized: bool = False) -> DenseGraphs:
     """Open a network for execution by torch, without any file."""
     specs, stages = dense_specs(network.config), _stages(network)
-    opened = {name: TorchRuntime(stage, specs[name], device) for name, stage in stages.items()}
+    opened = {name: TorchRuntime(stage, specs[name]) for name, stage in stages.items()}
     rounds = tuple(opened[round_name(number)] for number in range(1, network.config.rounds + 1))
     coarse = opened[OPTIMIZED if is_optimized else FULL]
     return DenseGraphs(network.config, opened[BACKBONE], rounds, coarse, is_optimized, opened[FINE])
@@ -74,10 +72,16 @@ def export_dense(network: AnyDenseNetwork, origin: Origin, folder: Path, tuning:
         name: GraphEntry(f"{name}.onnx", sha256_of(folder / f"{name}.onnx"), spec, differences[name])
         for name, spec in specs.items()
     }
-    versions = {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
-    entry = asdict(config) | asdict(tuning)
+    network_entry = asdict(config) | asdict(tuning)
     manifest = Manifest(
-        config.method, origin.weights, origin.licence, origin.source, "standard", entry, entries, versions
+        config.method,
+        origin.weights,
+        origin.licence,
+        origin.source,
+        STANDARD_OPERATORS,
+        network_entry,
+        entries,
+        exporter_versions(),
     )
     write_manifest(folder, manifest)
     return manifest
@@ -148,8 +152,8 @@ def _run(
     tensors: dict[str, NDArray[Any]] = {}
     backbone = TorchRuntime(stages[BACKBONE], specs[BACKBONE])
     for side, size in enumerate(sizes):
-        given: dict[str, NDArray[Any]] = {"image": _blobs(size, rng), "cells": _cells(size)}
-        found = _arrays(backbone.run(given))
+        given: dict[str, NDArray[Any]] = {"image": random_image(size, 1, rng), "cells": _cells(size)}
+        found = as_arrays(backbone.run(given))
         tensors |= {f"state{side}": found["state"], f"cells{side}": given["cells"]}
         tensors |= {f"{name}_{side}": found[name] for name in config.maps}
         tensors[f"cell{side}"] = rng.integers(0, given["cells"].size, num_matches)
@@ -158,15 +162,9 @@ def _run(
         if name == BACKBONE:
             continue
         chosen = {tensor.name: tensors[tensor.name] for tensor in specs[name].inputs}
-        found = _arrays(TorchRuntime(stage, specs[name]).run(chosen))
+        found = as_arrays(TorchRuntime(stage, specs[name]).run(chosen))
         yield name, chosen, found
         tensors |= {key.removeprefix(FOLLOWING): value for key, value in found.items() if key.startswith(FOLLOWING)}
-
-
-def _blobs(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
-    """A random image without fine noise, (1, 1, height, width) in [0, 1]."""
-    coarse = torch.from_numpy(rng.random((1, 1, size[0] // 4, size[1] // 4), np.float32))
-    return torch.nn.functional.interpolate(coarse, size, mode="bilinear").numpy()
 
 
 def _cells(size: tuple[int, int]) -> NDArray[np.float32]:
@@ -185,32 +183,6 @@ def _checked(
     for sizes in _CHECK_SIZES:
         for num_matches in _CHECK_MATCHES:
             for name, given, expected in _run(stages, specs, config, sizes, num_matches):
-                found = _arrays(opened[name].run(given))
+                found = as_arrays(opened[name].run(given))
                 differences[name] = max(differences[name], largest_difference(name, found, expected))
     return differences
-
-
-def largest_difference(name: str, found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float:
-    """The largest difference of two outputs of a graph, relative to the largest value; of what is chosen alike.
-
-    Raises:
-        MatcherError: it is more than rounding explains.
-    """
-    largest = 0.0
-    for tensor, value in expected.items():
-        differences = np.abs(found[tensor] - value) / max(1.0, np.abs(value).max(initial=0.0))
-        if tensor == "best0" or tensor.startswith("offsets"):
-            is_other = differences > _MAX_DIFFERENCE
-            is_rounding = np.count_nonzero(is_other) <= (1.0 - _SAME_CHOICES) * is_other.size
-            differences = differences[~is_other] if is_rounding else differences
-        largest = max(largest, float(differences.max(initial=0.0)))
-    if not largest <= _MAX_DIFFERENCE:
-        raise MatcherError(
-            f"the graph '{name}' differs from its network by {largest:.2g} where {_MAX_DIFFERENCE} is allowed: "
-            "the installed versions of torch and onnxruntime do not work together, change one of them."
-        )
-    return largest
-
-
-def _arrays(tensors: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    return {name: np.asarray(tensor) for name, tensor in tensors.items()}

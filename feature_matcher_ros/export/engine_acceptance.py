@@ -119,7 +119,7 @@ def compare_on_cpu(folder: Path, trial: Trial) -> Compare:
 
 
 def compare_on_gpu(folder: Path, trial: Trial, build: Callable[[Mapping[str, str]], object]) -> Compare:
-    """Likewise with the engines that ``build`` puts into the user's cache."""
+    """The same comparison with the engines that ``build`` writes to the user's cache."""
     manifest = read_manifest(folder)
     expected = _matches(_matcher(folder, manifest, trial, "onnx"), trial.pairs)
 

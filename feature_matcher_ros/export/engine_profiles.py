@@ -22,7 +22,7 @@ class EngineBudget:
     """The largest input that engines are built for.
 
     Raises:
-        ConfigError: it is too small to be meant.
+        ConfigError: it is too small.
     """
 
     max_keypoints: int = 2048  # of one image; of a network that detects no points, matches
@@ -35,7 +35,7 @@ class EngineBudget:
 
 
 def matching_ranges(budget: EngineBudget) -> Mapping[str, Range]:
-    """Of every dimension of the graphs of a matching network, by its name."""
+    """The range of every dimension of the graphs of a matching network, by its name."""
     largest = budget.max_keypoints
     customary = largest // 2
     both = (2, 2 * customary, 2 * largest)
@@ -43,7 +43,7 @@ def matching_ranges(budget: EngineBudget) -> Mapping[str, Range]:
 
 
 def detection_ranges(budget: EngineBudget, multiple: int, pixels_per_feature: int) -> Mapping[str, Range]:
-    """Of the graphs of a network that detects points in images whose sides are multiples of ``multiple``.
+    """The ranges for a network that detects points in images whose sides are multiples of ``multiple``.
 
     Either side may be the longer one.
     """
@@ -54,7 +54,7 @@ def detection_ranges(budget: EngineBudget, multiple: int, pixels_per_feature: in
 
 
 def dense_ranges(budget: EngineBudget, config: DenseConfig, tuning: DenseTuning) -> Mapping[str, Range]:
-    """Of the graphs of a network that matches without points. Either side of either image may be the longer one.
+    """The ranges for a network that matches without points. Either side of either image may be the longer one.
 
     Where nothing matches, the graph that wants matches is not run.
     """
@@ -70,7 +70,7 @@ def dense_ranges(budget: EngineBudget, config: DenseConfig, tuning: DenseTuning)
 
 
 def _image_ranges(max_image_px: int, multiple: int) -> tuple[Range, Range]:
-    """Of the height and the width."""
+    """The ranges of the height and the width."""
     largest = -(-max_image_px // multiple) * multiple
     height, width = ((multiple, min(largest, -(-size // multiple) * multiple), largest) for size in _CUSTOMARY_IMAGE)
     return height, width

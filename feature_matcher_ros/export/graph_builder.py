@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
 
 OPSET = 20  # the first with Gelu
-_IR_VERSION = 9  # the one of that opset
+_IR_VERSION = 9  # the version of that opset
 FUSED_DOMAIN = "com.microsoft"  # operators that only ONNX Runtime knows
 
 

@@ -39,20 +39,10 @@ def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def num_half_products(model: onnx.ModelProto) -> int:
-    """How many products of a graph are computed in float16."""
-    halves = {constant.name for constant in model.graph.initializer if constant.data_type == TensorProto.FLOAT16}
-    for node in model.graph.node:
-        is_cast = node.op_type == "Cast"
-        if _target(node) == TensorProto.FLOAT16 if is_cast else any(name in halves for name in node.input):
-            halves.update(node.output)
-    return sum(node.op_type in PRODUCTS and node.output[0] in halves for node in model.graph.node)
-
-
 def rounded_for_cpu(model: onnx.ModelProto) -> onnx.ModelProto:
     """A graph in float32 that rounds wherever the one in half precision does, and overflows where it does.
 
-    ONNX Runtime computes float16 on the CPU in float32 and rounds at the end of a chain only: too well to judge by.
+    ONNX Runtime computes float16 on the CPU in float32 and rounds at the end of a chain only: too exactly to judge by.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -139,7 +129,7 @@ class _Rewriter:
                     copy.output[number] = f"{name}/float16"
                     self._halves.discard(name)
                     self._cast(copy.output[number], TensorProto.FLOAT, name)
-                    self._casts[name, TensorProto.FLOAT16] = copy.output[number]  # for whoever uses it in the graph
+                    self._casts[name, TensorProto.FLOAT16] = copy.output[number]  # for the nodes that use it
 
     def _as_half(self, name: str) -> str:
         if name in self._halves:

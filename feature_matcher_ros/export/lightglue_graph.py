@@ -12,9 +12,6 @@ They are written node by node, not traced, and compute what the torch model comp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import Enum
-
 import numpy as np
 import onnx
 import torch
@@ -34,13 +31,6 @@ from feature_matcher_ros.models.lightglue import CrossAttention, Layer, LightGlu
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 
 
-class Operators(str, Enum):
-    """Which operators a graph may be made of."""
-
-    ONNX_RUNTIME = "onnxruntime"  # attention as one node, which never holds all pairs of points at once
-    STANDARD = "standard"  # the ONNX standard alone
-
-
 def embed_graph(model: LightGlueModel) -> onnx.ModelProto:
     """Descriptors and positions become states and angles."""
     build = GraphBuilder()
@@ -53,12 +43,12 @@ def embed_graph(model: LightGlueModel) -> onnx.ModelProto:
     return build.build("embed", embed_spec(model.config), outputs)
 
 
-def stage_graph(model: LightGlueModel, layers: range, operators: Operators) -> onnx.ModelProto:
+def stage_graph(model: LightGlueModel, layers: range) -> onnx.ModelProto:
     """Some layers in a row, and the certainties after them."""
     build, config = GraphBuilder(), model.config
     rows = build.op("Concat", "rows0", "rows1", axis=0)
     state, cosines, sines = (build.op("Gather", name, rows, axis=0) for name in ("state", "cosines", "sines"))
-    writer = _LayerWriter(build, config, operators, (cosines, sines))
+    writer = _LayerWriter(build, config, (cosines, sines))
     for layer in layers:
         state = writer.layer(state, model.transformers[layer])
     is_last = layers.stop == config.layers
@@ -95,15 +85,9 @@ def head_graph(model: LightGlueModel, layer: int) -> onnx.ModelProto:
 class _LayerWriter:
     """Writes layers into one graph; ``angles`` are the cosines and sines of all points."""
 
-    def __init__(
-        self, build: GraphBuilder, config: LightGlueConfig, operators: Operators, angles: tuple[str, str]
-    ) -> None:
-        self._build, self._config = build, config
+    def __init__(self, build: GraphBuilder, config: LightGlueConfig, angles: tuple[str, str]) -> None:
+        self._build, self._config, self._angles = build, config, angles
         self._both = BothImages(build, "rows0")
-        self._is_fused = operators is Operators.ONNX_RUNTIME
-        self._angles = (
-            angles if self._is_fused else tuple(build.op("Unsqueeze", t, build.integers(1, 2)) for t in angles)
-        )
 
     def layer(self, state: str, layer: Layer) -> str:
         return self._cross_attention(self._self_attention(state, layer.self_attn), layer.cross_attn)
@@ -136,33 +120,15 @@ class _LayerWriter:
 
     def _attend(self, query: str, key: str, value: str) -> str:
         """Attention of (N, width) to (M, width), already scaled."""
-        build = self._build
-        if self._is_fused:
-            return fused_attention(build, query, key, value, self._config.heads)
-        similarity = build.op("MatMul", self._by_head(query, [1, 0, 2]), self._by_head(key, [1, 2, 0]))
-        context = build.op("MatMul", build.op("Softmax", similarity, axis=-1), self._by_head(value, [1, 0, 2]))
-        joined = build.op("Transpose", context, perm=[1, 0, 2])  # (N, heads, head_size)
-        return build.op("Reshape", joined, build.integers(0, self._config.width))
-
-    def _by_head(self, tensor: str, permutation: Sequence[int]) -> str:
-        shape = self._build.integers(0, self._config.heads, self._config.head_size)
-        return self._build.op("Transpose", self._build.op("Reshape", tensor, shape), perm=permutation)
+        return fused_attention(self._build, query, key, value, self._config.heads)
 
     def _rotate(self, vectors: str) -> str:
         """Turn (N, 2 width), the queries and keys of all heads side by side, by the angles of their points."""
-        build, config, (cosines, sines) = self._build, self._config, self._angles
-        if self._is_fused:
-            batch = build.integers(0)
-            inputs = (build.op("Unsqueeze", vectors, batch), batch, cosines, sines)
-            turned = build.fused_op("RotaryEmbedding", *inputs, num_heads=2 * config.heads, rotary_embedding_dim=0)
-            return build.op("Squeeze", turned, batch)
-        parts = build.op("Reshape", vectors, build.integers(0, 2 * config.heads, 2, config.head_size // 2))
-        even, odd = build.halves(parts, axis=2)
-        turned_even = build.op("Sub", build.op("Mul", even, cosines), build.op("Mul", odd, sines))
-        turned_odd = build.op("Add", build.op("Mul", odd, cosines), build.op("Mul", even, sines))
-        return build.op(
-            "Reshape", build.op("Concat", turned_even, turned_odd, axis=2), build.integers(0, 2 * config.width)
-        )
+        build, batch = self._build, self._build.integers(0)
+        inputs = (build.op("Unsqueeze", vectors, batch), batch, *self._angles)
+        num_heads = 2 * self._config.heads
+        turned = build.fused_op("RotaryEmbedding", *inputs, num_heads=num_heads, rotary_embedding_dim=0)
+        return build.op("Squeeze", turned, batch)
 
 
 def _certainty(build: GraphBuilder, model: LightGlueModel, layer: int, state: str) -> str:

@@ -71,13 +71,13 @@ def _wanted(config: FrontEndConfig) -> Iterator[tuple[Path, EngineBudget]]:
 
 
 def _budget(max_keypoints: int, max_image_px: int | None = None) -> EngineBudget:
-    """At least that of ``feature-matcher build``, so that other nodes need no others."""
+    """At least the budget of ``feature-matcher build``, so that other nodes need no other engines."""
     pixels = None if max_image_px is None else max(SMALLEST_LARGEST, max_image_px)
     return EngineBudget(max(EngineBudget().max_keypoints, max_keypoints), pixels)
 
 
 def _problems(folder: Path, cache: EngineCache, here: Environment) -> dict[str, str]:
-    """By graph, why no engine of it can be used."""
+    """Why no engine of a graph can be used, by the name of the graph."""
     entries = read_manifest(folder).graphs.items()
     found = {name: _problem(cache, entry.sha256, here) for name, entry in entries}
     return {name: problem for name, problem in found.items() if problem is not None}

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from feature_matcher_ros.errors import MatcherError, OutputError
+from feature_matcher_ros.export.comparison import as_arrays, largest_difference, random_image
 from feature_matcher_ros.export.graph_builder import OPSET
-from feature_matcher_ros.export.to_onnx import Origin
+from feature_matcher_ros.export.to_onnx import STANDARD_OPERATORS, Origin, exporter_versions
 from feature_matcher_ros.extractors.point_graphs import (
     DESCRIBE,
     DETECT,
@@ -34,17 +33,16 @@ from feature_matcher_ros.runtimes.manifest import GraphEntry, Manifest, sha256_o
 from feature_matcher_ros.runtimes.torch_runtime import TorchRuntime
 
 _CHECK_SIZES = ((96, 160), (224, 192))  # (height, width), multiples of all networks' multiples
-_MAX_DIFFERENCE = 1e-3  # of scores, shifts, features and descriptors, relative to the largest
 _MIN_COMMON = 0.99  # share of points that both detect
 
 
-def points_by_torch(network: PointNetwork, device: str = "cpu") -> PointGraphs:
+def points_by_torch(network: PointNetwork) -> PointGraphs:
     """Open a network for execution by torch, without any file."""
     config = network.config
     return PointGraphs(
         config,
-        TorchRuntime(DetectStage(network), detect_spec(config), device),
-        TorchRuntime(DescribeStage(network), describe_spec(config), device),
+        TorchRuntime(DetectStage(network), detect_spec(config)),
+        TorchRuntime(DescribeStage(network), describe_spec(config)),
     )
 
 
@@ -73,9 +71,15 @@ def export_points(network: PointNetwork, origin: Origin, folder: Path) -> Manife
         )
         for name, spec in specs.items()
     }
-    versions = {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
     manifest = Manifest(
-        config.name, origin.weights, origin.licence, origin.source, "standard", asdict(config), entries, versions
+        config.name,
+        origin.weights,
+        origin.licence,
+        origin.source,
+        STANDARD_OPERATORS,
+        asdict(config),
+        entries,
+        exporter_versions(),
     )
     write_manifest(folder, manifest)
     return manifest
@@ -152,10 +156,10 @@ def _differences(expected: PointGraphs, found: PointGraphs, size: tuple[int, int
     Raises:
         MatcherError: it is more than rounding explains, or the points are others.
     """
-    image = _blobs(size, expected.config.channels)
+    image = random_image(size, expected.config.channels, np.random.default_rng(0))
     valid = np.ones((1, 1, *size), np.float32)
     valid[:, :, :, -7:] = 0.0
-    outputs, wanted = (_arrays(graphs.detect.run({"image": image, "valid": valid})) for graphs in (found, expected))
+    outputs, wanted = (as_arrays(graphs.detect.run({"image": image, "valid": valid})) for graphs in (found, expected))
     is_point, is_wanted = outputs["scores"] > 0, wanted["scores"] > 0
     both = is_point & is_wanted
     if np.count_nonzero(both) < _MIN_COMMON * np.count_nonzero(is_point | is_wanted):
@@ -166,30 +170,8 @@ def _differences(expected: PointGraphs, found: PointGraphs, size: tuple[int, int
     outputs["scores"], wanted["scores"] = outputs["scores"][both], wanted["scores"][both]
     keypoints = np.random.default_rng(0).uniform(8, min(size) - 9, (50, 2)).astype(np.float32)
     given = {"features": wanted["features"], "keypoints": keypoints}
-    described, wanted_descriptors = (_arrays(graphs.describe.run(given)) for graphs in (found, expected))
+    described, wanted_descriptors = (as_arrays(graphs.describe.run(given)) for graphs in (found, expected))
     return {
-        DETECT: _require_close(expected.config.name, outputs, wanted),
-        DESCRIBE: _require_close(expected.config.name, described, wanted_descriptors),
+        DETECT: largest_difference(DETECT, outputs, wanted),
+        DESCRIBE: largest_difference(DESCRIBE, described, wanted_descriptors),
     }
-
-
-def _blobs(size: tuple[int, int], channels: int) -> NDArray[np.float32]:
-    """A random image without fine noise, (1, channels, height, width) in [0, 1]."""
-    coarse = torch.from_numpy(np.random.default_rng(0).random((1, channels, size[0] // 4, size[1] // 4), np.float32))
-    return torch.nn.functional.interpolate(coarse, size, mode="bilinear").numpy()
-
-
-def _arrays(tensors: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    return {name: np.asarray(tensor) for name, tensor in tensors.items()}
-
-
-def _require_close(name: str, found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> float:
-    largest = max(
-        float(np.abs(found[tensor] - value).max() / max(1.0, np.abs(value).max())) for tensor, value in expected.items()
-    )
-    if not largest <= _MAX_DIFFERENCE:
-        raise MatcherError(
-            f"the exported {name} differs from its network by {largest:.2g} where {_MAX_DIFFERENCE} is allowed: "
-            "the installed versions of torch and onnxruntime do not work together, change one of them."
-        )
-    return largest

@@ -49,7 +49,7 @@ class _Speller:
         if node.op_type not in writers:
             raise MatcherError(
                 f"the operator {node.op_type} of node '{node.name}' is known to ONNX Runtime alone: "
-                "export the network with standard operators."
+                "export the network again with this version of the package."
             )
         writer = _Writer(node.name, self.constants)
         writers[node.op_type](node, writer)

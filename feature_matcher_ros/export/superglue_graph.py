@@ -122,7 +122,7 @@ def _perceptron(build: GraphBuilder, tensor: str, layers: Sequence[Linear]) -> s
 
 
 def _folded(perceptron: nn.Sequential) -> list[Linear]:
-    """Its linear layers, each with the normalisation that follows it."""
+    """The linear layers of a perceptron, each with the normalisation that follows it."""
     folded = []
     for module in perceptron:
         if isinstance(module, nn.Linear):

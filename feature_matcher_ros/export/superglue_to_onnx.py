@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_matcher_ros.export.dense_to_onnx import largest_difference
-from feature_matcher_ros.export.lightglue_graph import Operators
+from feature_matcher_ros.export.comparison import as_arrays, largest_difference
 from feature_matcher_ros.export.superglue_graph import superglue_graphs
-from feature_matcher_ros.export.to_onnx import Origin, exporter_versions, write_graphs
+from feature_matcher_ros.export.to_onnx import FUSED_OPERATORS, Origin, exporter_versions, write_graphs
 from feature_matcher_ros.matchers.lightglue_graphs import EMBED, FOLLOWING, head_name, stage_name
 from feature_matcher_ros.matchers.superglue_graphs import METHOD, SuperGlueGraphs, superglue_specs
 from feature_matcher_ros.models.superglue import SuperGlueModel
@@ -25,9 +24,9 @@ from feature_matcher_ros.runtimes.torch_runtime import TorchRuntime
 _NUM_CHECK_POINTS = ((64, 48), (1, 3), (1, 1))  # in either image
 
 
-def superglue_by_torch(model: SuperGlueModel, device: str = "cpu") -> SuperGlueGraphs:
+def superglue_by_torch(model: SuperGlueModel) -> SuperGlueGraphs:
     """Open a network for execution by torch, without any file."""
-    return SuperGlueGraphs(model.config, *_torch_runtimes(model, device).values())
+    return SuperGlueGraphs(model.config, *_torch_runtimes(model).values())
 
 
 def export_superglue(model: SuperGlueModel, origin: Origin, folder: Path) -> Manifest:
@@ -38,19 +37,18 @@ def export_superglue(model: SuperGlueModel, origin: Origin, folder: Path) -> Man
         OutputError: the folder cannot be written.
     """
     write_graphs(superglue_graphs(model), folder)
-    operators = Operators.ONNX_RUNTIME.value
     entries, network = _checked_entries(model, folder), asdict(model.config)
     manifest = Manifest(
-        METHOD, origin.weights, origin.licence, origin.source, operators, network, entries, exporter_versions()
+        METHOD, origin.weights, origin.licence, origin.source, FUSED_OPERATORS, network, entries, exporter_versions()
     )
     write_manifest(folder, manifest)
     return manifest
 
 
-def _torch_runtimes(model: SuperGlueModel, device: str = "cpu") -> dict[str, Runtime]:
+def _torch_runtimes(model: SuperGlueModel) -> dict[str, Runtime]:
     stages = (EmbedStage(model), LayerStage(model), HeadStage(model))
     specs = superglue_specs(model.config)
-    return {name: TorchRuntime(stage, spec, device) for (name, spec), stage in zip(specs.items(), stages, strict=True)}
+    return {name: TorchRuntime(stage, spec) for (name, spec), stage in zip(specs.items(), stages, strict=True)}
 
 
 def _checked_entries(model: SuperGlueModel, folder: Path) -> dict[str, GraphEntry]:
@@ -77,11 +75,11 @@ def _example_run(
     states: dict[str, Tensor] = {}
     for side, count in enumerate(num_points):
         given = _random_points(rng, count, config.width)
-        expected = _arrays(references[EMBED].run(given))
+        expected = as_arrays(references[EMBED].run(given))
         states[f"state{side}"] = expected["state"]
         yield EMBED, given, expected
     for name in (stage_name(config.layers), head_name(config.layers)):
-        expected = _arrays(references[name].run(states))
+        expected = as_arrays(references[name].run(states))
         yield name, states, expected
         states = {tensor.removeprefix(FOLLOWING): value for tensor, value in expected.items()}
 
@@ -94,7 +92,3 @@ def _random_points(rng: np.random.Generator, count: int, width: int) -> dict[str
         "keypoint_scores": rng.uniform(0.0, 1.0, count),
     }
     return {name: values.astype(np.float32) for name, values in given.items()}
-
-
-def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: np.asarray(tensor) for name, tensor in tensors.items()}

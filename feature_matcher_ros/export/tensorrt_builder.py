@@ -15,7 +15,7 @@ OnProgress = Callable[[int, int], None]
 
 
 def no_progress(done: int, total: int) -> None:
-    """Tell nobody."""
+    """Ignore progress."""
 
 
 def build_engine(
@@ -43,7 +43,7 @@ def build_engine(
     if not parser.parse(graph):
         raise RuntimeLoadError(_parse_error(library, name, parser))
     config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)  # its 10 bits are not what float32 promises
+    config.clear_flag(trt.BuilderFlag.TF32)  # its 10 bits are less than float32 promises
     for profile in profiles:
         config.add_optimization_profile(_optimization_profile(builder, profile))
     _set_architectures(trt, config, architectures)

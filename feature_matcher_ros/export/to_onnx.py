@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from feature_matcher_ros.errors import MatcherError, OutputError
-from feature_matcher_ros.export.lightglue_graph import Operators, embed_graph, head_graph, stage_graph
+from feature_matcher_ros.export.lightglue_graph import embed_graph, head_graph, stage_graph
 from feature_matcher_ros.export.to_torch import checked_stage_ends, lightglue_by_torch
 from feature_matcher_ros.matchers.adaptive import require_fitting_thresholds
 from feature_matcher_ros.matchers.lightglue_graphs import (
@@ -28,7 +28,8 @@ from feature_matcher_ros.runtimes import open_runtime
 from feature_matcher_ros.runtimes.manifest import GraphEntry, Manifest, sha256_of, write_manifest
 from feature_matcher_ros.runtimes.runtime import Runtime, Tensor
 
-# Differences of float32 results that are the order of summation and no error. States grow to about 30.
+FUSED_OPERATORS, STANDARD_OPERATORS = "onnxruntime", "standard"  # as ``Manifest.operators`` calls them
+# Differences of float32 results that stem from the order of summation and are no error. States grow to about 30.
 _MAX_DIFFERENCE = 2e-3
 _NUM_CHECK_POINTS = ((64, 48), (1, 3), (1, 1))  # in either image
 
@@ -47,7 +48,6 @@ def export_lightglue(
     origin: Origin,
     folder: Path,
     stage_ends: Sequence[int] | None = None,
-    operators: Operators = Operators.ONNX_RUNTIME,
     confidence_thresholds: tuple[float, ...] = (),
     matchability_thresholds: tuple[float, ...] = (),
 ) -> Manifest:
@@ -66,11 +66,11 @@ def export_lightglue(
         require_fitting_thresholds(confidence_thresholds, model.config.layers)
     if matchability_thresholds:
         require_fitting_thresholds(matchability_thresholds, model.config.layers, "matchability")
-    write_graphs(_graphs(model, ends, operators), folder)
+    write_graphs(_graphs(model, ends), folder)
     entries = _checked_entries(model, ends, folder)
     network = network_entry(model.config, ends, confidence_thresholds, matchability_thresholds)
     manifest = Manifest(
-        METHOD, origin.weights, origin.licence, origin.source, operators.value, network, entries, exporter_versions()
+        METHOD, origin.weights, origin.licence, origin.source, FUSED_OPERATORS, network, entries, exporter_versions()
     )
     write_manifest(folder, manifest)
     return manifest
@@ -91,14 +91,14 @@ def write_graphs(graphs: Mapping[str, onnx.ModelProto], folder: Path) -> None:
 
 
 def exporter_versions() -> dict[str, str]:
-    """Those of the programs that export."""
+    """The versions of the programs that export."""
     return {package: version(package) for package in ("torch", "onnx", "onnxruntime", "numpy")}
 
 
-def _graphs(model: LightGlueModel, ends: Sequence[int], operators: Operators) -> dict[str, onnx.ModelProto]:
+def _graphs(model: LightGlueModel, ends: Sequence[int]) -> dict[str, onnx.ModelProto]:
     graphs = {EMBED: embed_graph(model)}
     for begin, end in pairwise((0, *ends)):
-        graphs[stage_name(end)] = stage_graph(model, range(begin, end), operators)
+        graphs[stage_name(end)] = stage_graph(model, range(begin, end))
         graphs[head_name(end)] = head_graph(model, end - 1)
     return graphs
 

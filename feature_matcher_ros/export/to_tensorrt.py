@@ -52,7 +52,7 @@ OnProgress = Callable[[str, float], None]  # name of the graph, share of the net
 
 
 def no_progress(name: str, share: float) -> None:
-    """Tell nobody."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ class Extractor(Protocol):
 
     @property
     def name(self) -> str:
-        """As written in the configuration."""
+        """The name, as written in the configuration."""
 
     def extract(self, image: Image, mask: Image | None = None) -> Features:
         """Points of an (H, W) grey or (H, W, 3) BGR image, none where the mask is 0; best first."""

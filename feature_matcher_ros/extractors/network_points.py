@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from feature_matcher_ros.config import ExtractorConfig
 from feature_matcher_ros.datatypes import Features, Image, Pixels
-from feature_matcher_ros.errors import MatcherError
 from feature_matcher_ros.extractors.point_graphs import PointGraphs
-from feature_matcher_ros.extractors.selection import inside_mask, select_spread
+from feature_matcher_ros.extractors.selection import inside_image, require_mask_of, select_spread
 from feature_matcher_ros.images import image_size, shrink_to_fit, to_grey, to_original_pixels
 from feature_matcher_ros.models.point_network_config import PointNetworkConfig
 
@@ -34,14 +33,14 @@ class NetworkPoints:
         Raises:
             MatcherError: the mask is not of the size of the image.
         """
-        _require_size(mask, image)
+        require_mask_of(image, mask)
         prepared = prepare(shrink_to_fit(image, self._config.max_image_px), self._graphs.config)
         found = self._graphs.detect.run({"image": prepared.pixels, "valid": prepared.valid})
         places, scores = _points(
             np.asarray(found["scores"]), np.asarray(found["shifts"]), self._graphs.config.min_score
         )
         keypoints = to_original_pixels(places - prepared.origin, prepared.content_size, image_size(image))
-        allowed = _inside(keypoints, image if mask is None else mask, is_masked=mask is not None)
+        allowed = inside_image(keypoints, image_size(image), mask)
         keypoints, places, scores = keypoints[allowed], places[allowed], scores[allowed]
         best = select_spread(keypoints, scores, self._config.max_keypoints, self._config.grid_cell_px)
         descriptors = np.zeros((0, self._graphs.config.descriptor_size), np.float32)
@@ -102,17 +101,3 @@ def _points(
     rows, columns = np.nonzero(scores > min_score)
     places = np.column_stack((columns, rows)).astype(np.float32) + shifts[:, rows, columns].T
     return places, scores[rows, columns]
-
-
-def _inside(keypoints: Pixels, image: Image, is_masked: bool) -> NDArray[np.bool_]:
-    """Which keypoints lie in an image, where this is a mask only where it is not 0."""
-    inside = np.all((keypoints >= -0.5) & (keypoints < np.array(image_size(image)) - 0.5), axis=1)
-    return inside & inside_mask(keypoints, image) if is_masked else inside
-
-
-def _require_size(mask: Image | None, image: Image) -> None:
-    if mask is not None and mask.shape != image.shape[:2]:
-        raise MatcherError(
-            f"a mask of shape {mask.shape} cannot cover an image of {image.shape[1]}x{image.shape[0]} pixels: "
-            "give a mask (height, width) of the size of the image."
-        )

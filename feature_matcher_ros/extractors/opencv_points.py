@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from feature_matcher_ros.config import ExtractorConfig
 from feature_matcher_ros.datatypes import Features, Image, Pixels
-from feature_matcher_ros.errors import MatcherError
-from feature_matcher_ros.extractors.selection import drop_repeated, inside_mask, select_spread
+from feature_matcher_ros.extractors.selection import drop_repeated, inside_mask, require_mask_of, select_spread
 from feature_matcher_ros.images import image_size, shrink_to_fit, to_grey, to_original_pixels
 
 # OpenCV's detectors fail on images of a few pixels, and no patch fits into one that is smaller than this.
@@ -41,7 +40,7 @@ def choose_points(
     Raises:
         MatcherError: the mask is not of the size of the image.
     """
-    _require_size(mask, image)
+    require_mask_of(image, mask)
     grey = shrink_to_fit(to_grey(image), config.max_image_px)
     found = detector.detect(grey, None) if min(grey.shape) >= _MIN_SIDE_PX else ()
     keypoints = to_original_pixels(locate(found, image_size(grey)), image_size(grey), image_size(image))
@@ -74,11 +73,3 @@ def pixels_of(found: Sequence[cv2.KeyPoint]) -> Pixels:
 
 def _responses(found: Sequence[cv2.KeyPoint]) -> NDArray[np.float32]:
     return np.array([point.response for point in found], dtype=np.float32)
-
-
-def _require_size(mask: Image | None, image: Image) -> None:
-    if mask is not None and mask.shape != image.shape[:2]:
-        raise MatcherError(
-            f"a mask of shape {mask.shape} cannot cover an image of {image.shape[1]}x{image.shape[0]} pixels: "
-            "give a mask (height, width) of the size of the image."
-        )

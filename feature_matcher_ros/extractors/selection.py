@@ -1,4 +1,4 @@
-"""Which of many detected points are kept."""
+"""Where points may lie, and which of many detected ones are kept."""
 
 from __future__ import annotations
 
@@ -6,10 +6,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import Image, Pixels
+from feature_matcher_ros.errors import MatcherError
 
 # How unevenly the points may spread: with 3, pairs of outdoor and indoor sequences yield more inliers and
 # better poses than with 1 (equal shares), 2 or 5, and than without any limit.
 _MAX_CELL_SHARE = 3.0
+
+
+def require_mask_of(image: Image, mask: Image | None) -> None:
+    """Check that a mask, if there is one, has the size of its image.
+
+    Raises:
+        MatcherError: it has another one.
+    """
+    if mask is not None and mask.shape != image.shape[:2]:
+        raise MatcherError(
+            f"a mask of shape {mask.shape} cannot cover an image of {image.shape[1]}x{image.shape[0]} pixels: "
+            "give a mask (height, width) of the size of the image."
+        )
+
+
+def inside_image(points: Pixels, size: tuple[int, int], mask: Image | None) -> NDArray[np.bool_]:
+    """Whether points (N, 2) lie within an image (width, height), and not where it is masked out."""
+    inside = np.all((points >= -0.5) & (points < np.array(size) - 0.5), axis=1)
+    return inside if mask is None else inside & inside_mask(points, mask)
 
 
 def inside_mask(keypoints: Pixels, mask: Image) -> NDArray[np.bool_]:

@@ -96,7 +96,7 @@ def _detector_free(config: MatcherConfig) -> DetectorFree:
 
 
 def network_folder(config: MatcherConfig) -> Path:
-    """Where the graphs of a method lie that is not made for the points of one extractor: as configured, or as shipped.
+    """The folder of graphs of a method that is not made for the points of one extractor: configured, or shipped.
 
     Raises:
         ConfigError: none are given and none ship.
@@ -111,12 +111,12 @@ def network_folder(config: MatcherConfig) -> Path:
 
 
 def dense_rules(config: MatcherConfig) -> DenseRules:
-    """The rules as configured; a confidence of 1 never stops early."""
+    """The rules as configured."""
     return DenseRules(
         config.min_score,
         config.max_matches,
         config.max_image_px,
-        StopRule(None if config.depth_confidence == 1.0 else config.depth_confidence),
+        _stop_rule(config),
         config.confidence_thresholds,
     )
 
@@ -151,7 +151,7 @@ def _superglue(extractor: Extractor, config: MatcherConfig) -> SuperGlue:
 
 
 def lightglue_folder(config: MatcherConfig, extractor: str) -> Path:
-    """Where the graphs lie: as configured, else those that ship for the points of an extractor.
+    """The folder of graphs: the configured one, else the one that ships for the points of an extractor.
 
     Raises:
         RuntimeLoadError: none ship for these.
@@ -160,12 +160,17 @@ def lightglue_folder(config: MatcherConfig, extractor: str) -> Path:
 
 
 def lightglue_rules(config: MatcherConfig) -> LightGlueRules:
-    """The rules as configured: a confidence of 1 and a budget of 0 switch a rule off."""
+    """The rules as configured; a certainty of 1 and a budget of 0 switch a rule off."""
     return LightGlueRules(
-        StopRule(None if config.depth_confidence == 1.0 else config.depth_confidence),
+        _stop_rule(config),
         PruneRule(None if config.width_confidence == 1.0 else config.width_confidence),
         BudgetRule(config.match_budget_ms or None),
         config.confidence_thresholds,
         config.matchability_thresholds or None,
         config.min_score,
     )
+
+
+def _stop_rule(config: MatcherConfig) -> StopRule:
+    """A share of 1 never stops early."""
+    return StopRule(None if config.depth_confidence == 1.0 else config.depth_confidence)

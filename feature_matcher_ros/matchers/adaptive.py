@@ -64,8 +64,8 @@ class StopRule:
     ) -> bool:
         """Whether none of the points (N,) of one image can be matched any more.
 
-        That is when all are final and, as no score exceeds the matchability of its point, none can have more than
-        ``min_score``.
+        That is when all are final and none can score more than ``min_score``, as no score exceeds the matchability of
+        its point.
         """
         if self.depth_confidence is None:
             return False
@@ -110,7 +110,7 @@ class PruneRule:
 
 @dataclass(frozen=True, slots=True)
 class BudgetRule:
-    """Run no further layers where these and the reading of the matches would exceed a time; None: any time will do.
+    """Run no further layers if they and the reading of the matches would exceed a time; None: no limit.
 
     Raises:
         ConfigError: the time is not positive.
@@ -125,7 +125,7 @@ class BudgetRule:
             )
 
     def allows(self, elapsed_ms: float, expected_ms: float) -> bool:
-        """Whether what is expected to take that long may begin after the elapsed time."""
+        """Whether work that is expected to take that long may begin after the elapsed time."""
         return self.match_budget_ms is None or elapsed_ms + expected_ms <= self.match_budget_ms
 
 

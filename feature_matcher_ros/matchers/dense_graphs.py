@@ -19,7 +19,7 @@ from feature_matcher_ros.models.dense_config import (
     tuning_from_manifest,
 )
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
-from feature_matcher_ros.runtimes.manifest import Manifest, open_graph, read_manifest
+from feature_matcher_ros.runtimes.manifest import open_graph, parse_network, read_manifest
 from feature_matcher_ros.runtimes.runtime import Runtime
 
 BACKBONE, ROUND, FINE = "backbone", "round", "fine"
@@ -51,7 +51,7 @@ def is_round_name(name: str) -> bool:
 
 
 def coarse_names(config: DenseConfig) -> tuple[str, ...]:
-    """The graphs that compare cells: of these, one is used."""
+    """The graphs that compare cells, of which one is used."""
     return (FULL, OPTIMIZED) if config.has_optimized else (FULL,)
 
 
@@ -71,7 +71,12 @@ def open_dense(folder: Path, is_optimized: bool = False, runtime: str = "auto", 
             network's bare similarities cannot be taken for scores.
     """
     manifest = read_manifest(folder)
-    config, tuning = _network_of(folder, manifest)
+    config, tuning = parse_network(
+        folder,
+        manifest,
+        DENSE_METHODS,
+        lambda network: (config_from_manifest(manifest.method, network), tuning_from_manifest(network)),
+    )
     if is_optimized and not config.has_optimized:
         raise RuntimeLoadError(
             f"{folder} holds a network of {config.method}, which compares by probabilities alone: "
@@ -85,20 +90,6 @@ def open_dense(folder: Path, is_optimized: bool = False, runtime: str = "auto", 
     rounds = tuple(opened(round_name(number)) for number in range(1, config.rounds + 1))
     coarse = opened(OPTIMIZED if is_optimized else FULL)
     return DenseGraphs(config, opened(BACKBONE), rounds, coarse, is_optimized, opened(FINE), tuning)
-
-
-def _network_of(folder: Path, manifest: Manifest) -> tuple[DenseConfig, DenseTuning]:
-    if manifest.method not in DENSE_METHODS:
-        raise RuntimeLoadError(
-            f"{folder} holds the graphs of '{manifest.method}', not of {' or '.join(DENSE_METHODS)}: give another "
-            "folder, written by feature-matcher export."
-        )
-    try:
-        return config_from_manifest(manifest.method, manifest.network), tuning_from_manifest(manifest.network)
-    except (TypeError, ValueError) as error:
-        raise RuntimeLoadError(
-            f"the manifest of {folder} does not describe a network ({error}): export the network again."
-        ) from error
 
 
 def _backbone_spec(config: DenseConfig) -> GraphSpec:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import Features, Image, Matches, Pixels, StopReason
 from feature_matcher_ros.errors import MatcherError
-from feature_matcher_ros.extractors.selection import inside_mask
+from feature_matcher_ros.extractors.selection import inside_image, inside_mask, require_mask_of
 from feature_matcher_ros.images import image_size, shrink_to_fit, to_grey, to_original_pixels
-from feature_matcher_ros.matchers.adaptive import StopRule, paper_thresholds
+from feature_matcher_ros.matchers.adaptive import StopRule, paper_thresholds, require_fitting_thresholds
 from feature_matcher_ros.matchers.dense_graphs import FOLLOWING, DenseGraphs
 from feature_matcher_ros.models.dense_config import CELL_PX
 from feature_matcher_ros.runtimes.runtime import Tensor
@@ -34,7 +34,7 @@ class DenseRules:
 
     min_score: float = 0.2
     max_matches: int = 2048  # the best ones
-    max_image_px: int = 0  # an image with a longer side is shrunk; 0: than suits the network
+    max_image_px: int = 0  # an image whose longer side exceeds this is shrunk; 0: the size that suits the network
     stop: StopRule = field(default_factory=StopRule)
     thresholds: tuple[float, ...] = ()  # confidence of a final cell, by round; none: those that come with the network
 
@@ -56,7 +56,7 @@ class DenseFeatures(Features):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellMatches:
-    """Cells of a pair of images that match, before the points in them are sought."""
+    """Matching cells of a pair of images, before the points in them are located."""
 
     cell0: NDArray[np.int64]  # (M,), numbered row by row, in ascending order
     cell1: NDArray[np.int64]  # (M,)
@@ -86,11 +86,7 @@ class DetectorFree:
         """
         rounds = self._graphs.config.rounds
         thresholds = rules.thresholds or self._graphs.tuning.confidence_thresholds or paper_thresholds(rounds)
-        if len(thresholds) != rounds:
-            raise MatcherError(
-                f"{len(thresholds)} confidence thresholds do not fit a network of {rounds} rounds: "
-                "give one for each round, or none."
-            )
+        require_fitting_thresholds(thresholds, rounds)
         self._rules, self._thresholds = rules, thresholds
 
     @property
@@ -103,7 +99,7 @@ class DetectorFree:
 
     @property
     def max_image_px(self) -> int:
-        """An image with a longer side is shrunk."""
+        """An image whose longer side exceeds this is shrunk."""
         return self._rules.max_image_px or self._graphs.tuning.max_image_px
 
     @property
@@ -114,13 +110,9 @@ class DetectorFree:
         """Features of an (H, W) grey or (H, W, 3) BGR image; no matches where the mask is 0.
 
         Raises:
-            MatcherError: the mask is not of the size of the image, or the network gives something else than numbers.
+            MatcherError: the mask is not of the size of the image, or the network returns NaN or infinity.
         """
-        if mask is not None and mask.shape != image.shape[:2]:
-            raise MatcherError(
-                f"a mask of shape {mask.shape} cannot cover an image of {image.shape[1]}x{image.shape[0]} pixels: "
-                "give a mask (height, width) of the size of the image."
-            )
+        require_mask_of(image, mask)
         grey = shrink_to_fit(to_grey(image), self.max_image_px)
         pixels, cells = _padded(grey, self._graphs.config.multiple)
         tensors = self._graphs.backbone.run({"image": pixels, "cells": cells})
@@ -184,7 +176,7 @@ class DetectorFree:
     def rounds(
         self, features0: DenseFeatures, features1: DenseFeatures, timer: StageTimer
     ) -> Iterator[tuple[Mapping[str, Tensor], NDArray[np.float32] | None]]:
-        """The states after each round, and how final the cells with content (N0 + N1,) are; None where nobody knows."""
+        """The states after each round, and how final the cells with content (N0 + N1,) are; None without these."""
         pair = features0, features1
         given: dict[str, Tensor] = {f"state{side}": features.tensors["state"] for side, features in enumerate(pair)}
         given |= {f"cells{side}": features.cells for side, features in enumerate(pair)}
@@ -228,7 +220,7 @@ class DetectorFree:
             given |= {f"{name}_{side}": features.tensors[name] for name in self._graphs.config.maps}
         found = self._graphs.fine.run(given)
         points = [
-            _places(cells, features.cells.shape[3]) + np.asarray(found[f"offsets{side}"])
+            cell_places(cells, features.cells.shape[3]) + np.asarray(found[f"offsets{side}"])
             for side, (features, cells) in enumerate(zip(pair, (cell0, cell1), strict=True))
         ]
         return np.hstack(points).astype(np.float32)
@@ -243,12 +235,16 @@ def calibrated(similarities: NDArray[np.float32]) -> NDArray[np.float32]:
 def _matches(
     pair: tuple[DenseFeatures, DenseFeatures], points: NDArray[np.float32], scores: NDArray[np.float32]
 ) -> Matches:
-    """In pixels of the original images, without what lies outside of these or where a mask is 0."""
+    """Matches in pixels of the original images, without those outside of these or where a mask is 0."""
     points0, points1 = (
         to_original_pixels(part, features.content_size, features.image_size)
         for part, features in zip((points[:, :2], points[:, 2:]), pair, strict=True)
     )
-    seen = _is_inside(points0, pair[0]) & _is_inside(points1, pair[1])
+    seen0, seen1 = (
+        inside_image(part, features.image_size, features.mask)
+        for part, features in zip((points0, points1), pair, strict=True)
+    )
+    seen = seen0 & seen1
     return Matches(points0[seen], points1[seen], scores[seen])
 
 
@@ -284,12 +280,6 @@ def _inner_cells(features: DenseFeatures) -> NDArray[np.bool_]:
     return inner
 
 
-def _places(cells: NDArray[np.int64], columns: int) -> NDArray[np.float32]:
-    """Pixels (M, 2) that cells, numbered row by row, stand for."""
+def cell_places(cells: NDArray[np.integer], columns: int) -> NDArray[np.float32]:
+    """Pixels (M, 2) that cells (M,), numbered row by row, stand for."""
     return np.column_stack((cells % columns, cells // columns)).astype(np.float32) * CELL_PX
-
-
-def _is_inside(points: Pixels, features: DenseFeatures) -> NDArray[np.bool_]:
-    size = np.asarray(features.image_size)
-    inside = np.all((points >= -0.5) & (points < size - 0.5), axis=1)
-    return inside if features.mask is None else inside & inside_mask(points, features.mask)

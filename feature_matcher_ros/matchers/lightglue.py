@@ -21,7 +21,7 @@ from feature_matcher_ros.matchers.adaptive import (
 )
 from feature_matcher_ros.matchers.lightglue_graphs import LightGlueGraphs, Stage
 from feature_matcher_ros.matchers.lightglue_pass import LightGluePass, NetworkInput
-from feature_matcher_ros.matchers.matcher import require_descriptors, require_finite
+from feature_matcher_ros.matchers.matcher import require_descriptors, require_finite, require_numbers
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 
 
@@ -91,8 +91,8 @@ class LightGlue:
         Raises:
             MatcherError: the features are not of the kind that the network was trained for, or not finite.
         """
-        inputs = [network_input(features, self._graphs.config) for features in (features0, features1)]
-        pair = LightGluePass(inputs[0], inputs[1])
+        config = self._graphs.config
+        pair = LightGluePass(network_input(features0, config), network_input(features1, config))
         layers_run, reason = self._refine(pair) if pair.in_both_images else (0, StopReason.NOTHING_MATCHABLE)
         indices, scores = pair.matches(self._rules.min_score)
         return Matches(
@@ -121,7 +121,7 @@ class LightGlue:
         return stage.layers_done, reason
 
     def _reason_to_stop(self, stage: Stage, following: Stage | None, pair: LightGluePass) -> StopReason | None:
-        """Why there is no sense in the following stage; drops what it need not look at."""
+        """Why the following stage need not be run, if so; else drops the points that it need not look at."""
         if following is None:
             return StopReason.LAST_LAYER
         rules, threshold = self._rules, self._thresholds[stage.layers_done - 1]
@@ -156,7 +156,7 @@ def _stage_work(stage: Stage, pair: LightGluePass, graphs: LightGlueGraphs) -> f
 
 
 def layer_work(num_points: NDArray[np.integer[Any]], width: int) -> Float:
-    """Multiplications of a layer for so many points of both images, as multiples of the width of their states."""
+    """Multiplications of a layer for that many points of both images, as multiples of the width of their states."""
     work: Float = 17.0 * width * num_points + 2.0 * num_points.astype(np.float64) ** 2
     return work
 
@@ -184,11 +184,7 @@ def network_input(features: Features, config: LightGlueConfig) -> NetworkInput:
                 "choose the extractor it was trained for."
             )
         positions = np.column_stack((positions, features.scales, features.orientations))
-    if not (np.isfinite(descriptors).all() and np.isfinite(positions).all()):
-        raise MatcherError(
-            "a descriptor or keypoint is NaN or infinite: "
-            "the image or the extractor's weights are damaged, replace them."
-        )
+    require_numbers(descriptors, positions)
     return NetworkInput(descriptors.astype(np.float32, copy=False), positions.astype(np.float32, copy=False))
 
 

@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
-from feature_matcher_ros.runtimes.manifest import Manifest, open_graph, read_manifest
+from feature_matcher_ros.runtimes.manifest import open_graph, parse_network, read_manifest
 from feature_matcher_ros.runtimes.runtime import Runtime
 
 METHOD = "lightglue"
@@ -56,7 +55,7 @@ def embed_spec(config: LightGlueConfig) -> GraphSpec:
 
 
 def stage_spec(config: LightGlueConfig, is_last: bool) -> GraphSpec:
-    """The surviving rows, some layers later; but for the last stage with (confidence, matchability) of each."""
+    """The surviving rows, some layers later, with (confidence, matchability) of each except after the last stage."""
     inputs = (_state(config, "points"), *_angles(config, "points"), *_rows())
     state, cosines, sines = (
         TensorSpec(FOLLOWING + tensor.name, ("kept", *tensor.shape[1:]), tensor.dtype) for tensor in inputs[:3]
@@ -87,7 +86,7 @@ def open_lightglue(folder: Path, runtime: str = "auto", num_threads: int = 0) ->
         RuntimeLoadError: the folder holds no LightGlue network, a file was changed, or the runtime cannot open it.
     """
     manifest = read_manifest(folder)
-    config, stage_ends, confidence, matchability = _network_of(folder, manifest)
+    config, stage_ends, confidence, matchability = parse_network(folder, manifest, (METHOD,), _parts_of)
 
     def opened(name: str, spec: GraphSpec) -> Runtime:
         return open_graph(folder, manifest, name, spec, runtime, num_threads)
@@ -118,23 +117,13 @@ def head_name(layers_done: int) -> str:
     return f"{HEAD}{layers_done}"
 
 
-def _network_of(
-    folder: Path, manifest: Manifest
+def _parts_of(
+    network: dict[str, Any],
 ) -> tuple[LightGlueConfig, tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
-    """Its configuration, where its stages end, and its thresholds of confidence and of matchability."""
-    if manifest.method != METHOD:
-        raise RuntimeLoadError(
-            f"{folder} holds the graphs of '{manifest.method}', not of {METHOD}: give another folder."
-        )
-    network: dict[str, Any] = dict(manifest.network)
-    try:
-        stage_ends = tuple(map(int, network.pop("stage_ends")))
-        confidence, matchability = (tuple(map(float, network.pop(name, ()))) for name in (CONFIDENCE, MATCHABILITY))
-        return LightGlueConfig(**network), stage_ends, confidence, matchability
-    except (KeyError, TypeError, ValueError) as error:
-        raise RuntimeLoadError(
-            f"the manifest of {folder} does not describe a network ({error}): export the network again."
-        ) from error
+    """The configuration of a network, where its stages end, and its thresholds of confidence and of matchability."""
+    stage_ends = tuple(map(int, network.pop("stage_ends")))
+    confidence, matchability = (tuple(map(float, network.pop(name, ()))) for name in (CONFIDENCE, MATCHABILITY))
+    return LightGlueConfig(**network), stage_ends, confidence, matchability
 
 
 def network_entry(
@@ -151,7 +140,7 @@ def network_entry(
 def threshold_entries(
     confidence_thresholds: tuple[float, ...], matchability_thresholds: tuple[float, ...]
 ) -> Mapping[str, list[float]]:
-    """The part of it that says when to stop and what to drop; nothing of thresholds that were not chosen."""
+    """The part of it that says when to stop and what to drop; thresholds that were not chosen are left out."""
     chosen = {CONFIDENCE: list(confidence_thresholds), MATCHABILITY: list(matchability_thresholds)}
     return {name: values for name, values in chosen.items() if values}
 

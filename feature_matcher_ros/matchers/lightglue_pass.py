@@ -72,12 +72,12 @@ class LightGluePass:
 
     @property
     def confidence(self) -> Probabilities:
-        """Of all points that went through the last stage, (kept0 + kept1,)."""
+        """Confidence (kept0 + kept1,) of all points that went through the last stage."""
         return self._certainty[:, 0]
 
     @property
     def matchability(self) -> Probabilities:
-        """Likewise."""
+        """Matchability (kept0 + kept1,) of the same points."""
         return self._certainty[:, 1]
 
     @property
@@ -153,7 +153,7 @@ def mutually_best(
 def _best_of_each(
     partners: NDArray[np.int64], log_scores: NDArray[np.float32], points: NDArray[np.intp]
 ) -> NDArray[np.intp]:
-    """Those of the points that no likelier, or earlier and as likely one shares its partner with."""
+    """The points that share their partner with no likelier point, and with no earlier one that is as likely."""
     by_score = points[np.argsort(-log_scores[points], kind="stable")]
     _, first = np.unique(partners[by_score], return_index=True)
     return np.sort(by_score[first])

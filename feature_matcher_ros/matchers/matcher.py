@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,13 @@ class Matcher(Protocol):
 
     @property
     def name(self) -> str:
-        """As written in the configuration and in every result."""
+        """The name, as written in the configuration and in every result."""
 
     def extract(self, image: Image, mask: Image | None = None) -> Features:
         """Do all that depends on one image alone, (H, W) grey or (H, W, 3) BGR.
 
         Raises:
-            MatcherError: what comes out is not finite; a frame that became the keyframe would spoil all after it.
+            MatcherError: the features are not finite; such a keyframe would spoil all frames after it.
         """
 
     def match(self, features0: Features, features1: Features) -> Matches:
@@ -37,7 +37,7 @@ class Matcher(Protocol):
 
 @contextmanager
 def naming_frame(stamp_ns: int, frame_id: str) -> Iterator[None]:
-    """Say which frame it is that a matcher, which sees no stamps, cannot process.
+    """Name the frame that a matcher, which sees no stamps, cannot process.
 
     Raises:
         FrameError: the matcher or its extractor raised a MatcherError.
@@ -49,17 +49,26 @@ def naming_frame(stamp_ns: int, frame_id: str) -> Iterator[None]:
 
 
 def require_finite(features: Features) -> Features:
-    """Pass features on if they are numbers throughout.
+    """Pass features on if their keypoints and descriptors are finite throughout.
 
     Raises:
-        MatcherError: a keypoint or a descriptor is not.
+        MatcherError: they are not.
     """
-    if not (np.isfinite(features.keypoints).all() and np.isfinite(features.descriptors).all()):
+    require_numbers(features.keypoints, features.descriptors)
+    return features
+
+
+def require_numbers(*arrays: NDArray[Any]) -> None:
+    """Check what was made of keypoints and descriptors.
+
+    Raises:
+        MatcherError: there is a NaN or an infinity.
+    """
+    if not all(np.isfinite(array).all() for array in arrays):
         raise MatcherError(
             "a descriptor or keypoint is NaN or infinite: "
             "the image or the extractor's weights are damaged, replace them."
         )
-    return features
 
 
 def require_descriptors(descriptors: NDArray[np.generic], length: int, network: str) -> None:

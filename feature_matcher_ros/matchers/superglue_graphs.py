@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.matchers.lightglue_graphs import EMBED, FOLLOWING, head_name, stage_name
 from feature_matcher_ros.models.superglue_config import SuperGlueConfig
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec, TensorSpec
-from feature_matcher_ros.runtimes.manifest import Manifest, open_graph, read_manifest
+from feature_matcher_ros.runtimes.manifest import open_graph, parse_network, read_manifest
 from feature_matcher_ros.runtimes.runtime import Runtime
 
 METHOD = "superglue"
@@ -46,25 +45,15 @@ def open_superglue(folder: Path, runtime: str = "auto", num_threads: int = 0) ->
         RuntimeLoadError: the folder holds no SuperGlue network, a file was changed, or the runtime cannot open it.
     """
     manifest = read_manifest(folder)
-    config = _config_of(folder, manifest)
+    config = parse_network(folder, manifest, (METHOD,), _config_from)
     opened = (
         open_graph(folder, manifest, name, spec, runtime, num_threads) for name, spec in superglue_specs(config).items()
     )
     return SuperGlueGraphs(config, *opened)
 
 
-def _config_of(folder: Path, manifest: Manifest) -> SuperGlueConfig:
-    if manifest.method != METHOD:
-        raise RuntimeLoadError(
-            f"{folder} holds the graphs of '{manifest.method}', not of {METHOD}: give another folder."
-        )
-    network: dict[str, Any] = dict(manifest.network)
-    try:
-        return SuperGlueConfig(**{**network, "encoder_widths": tuple(network["encoder_widths"])})
-    except (KeyError, TypeError) as error:
-        raise RuntimeLoadError(
-            f"the manifest of {folder} does not describe a network ({error}): export the network again."
-        ) from error
+def _config_from(network: dict[str, Any]) -> SuperGlueConfig:
+    return SuperGlueConfig(**{**network, "encoder_widths": tuple(network["encoder_widths"])})
 
 
 def _embed_spec(config: SuperGlueConfig) -> GraphSpec:

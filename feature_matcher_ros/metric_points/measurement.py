@@ -11,8 +11,8 @@ from feature_matcher_ros.metric_points.stereo_points import measure_by_stereo
 def measure_points(frame: Frame, pixels: Pixels, *, normalized: Float | None = None) -> MetricPoints | None:
     """Where the pixels (M, 2) of a frame are, in the axes of its camera; None if nothing in it gives a scale.
 
-    Stereo goes before depth, as in ``Frame.scale_source``. Who has undistorted the pixels already
-    gives their ``normalized`` coordinates (M, 2) along.
+    Stereo goes before depth, as in ``Frame.scale_source``. A caller that has undistorted the pixels already passes
+    their ``normalized`` coordinates (M, 2).
     """
     if frame.scale_source is ScaleSource.NONE:
         return None

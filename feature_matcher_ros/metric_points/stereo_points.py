@@ -28,7 +28,7 @@ _MAX_EPIPOLAR_ERROR_PX = 1.0
 _MAX_DIFFERENCE = 13.0
 
 _CONTRAST_WINDOW = (21, 21)
-_CONTRAST_FLOOR = 2.0  # grey values; less contrast than this is noise and is not raised to the full
+_CONTRAST_FLOOR = 2.0  # grey values; less contrast than this is noise and is not stretched to the full range
 _CONTRAST_GAIN = 40.0
 
 _MAX_DISPARITY_SHARE = 1.0 / 8.0  # of the width of the image

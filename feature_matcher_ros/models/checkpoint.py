@@ -1,17 +1,20 @@
-"""Reading files of weights, without ever running code that may lie in them."""
+"""Reads files of weights, without ever running code from them, and loads them into their networks."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from feature_matcher_ros.errors import WeightsError
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -43,3 +46,30 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
                 f"the tensor '{name}' of {path} is NaN or infinite: download or train the weights again."
             )
     return dict(content)
+
+
+def named_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a checkpoint as a network names them, in float32."""
+    named = {name.removeprefix("matcher."): tensor for name, tensor in tensors.items()}
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in named.items()}
+
+
+def loaded(network: _Network, tensors: Mapping[str, Tensor], method: str) -> _Network:
+    """The network with these tensors, ready for inference; ``method`` names it in the error.
+
+    Raises:
+        WeightsError: the tensors are not those of the network.
+    """
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise WeightsError(
+            f"the checkpoint is not one of {method} ({' '.join(str(error).split())[:200]}): give the file that its "
+            "authors published."
+        ) from error
+    return network.eval().requires_grad_(False)
+
+
+def count_parts(tensors: Mapping[str, Tensor], prefix: str) -> int:
+    """How many different names follow a prefix."""
+    return len({name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)})

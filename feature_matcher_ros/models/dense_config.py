@@ -18,7 +18,7 @@ class DenseConfig(Protocol):
 
     @property
     def rounds(self) -> int:
-        """Of attention: first within either image, then across."""
+        """The number of rounds of attention: first within either image, then across."""
 
     @property
     def has_confidence(self) -> bool:
@@ -26,7 +26,7 @@ class DenseConfig(Protocol):
 
     @property
     def multiple(self) -> int:
-        """Of pixels, in both directions, that the size of an image must be."""
+        """The number of pixels of which both sides of an image must be multiples."""
 
     @property
     def width(self) -> int:
@@ -97,10 +97,10 @@ DENSE_METHODS = tuple(_CONFIGS)
 
 @dataclass(frozen=True, slots=True)
 class DenseTuning:
-    """How a network is best used, which its manifest tells beside its shape."""
+    """How a network is best used; its manifest holds this beside its shape."""
 
     confidence_thresholds: tuple[float, ...] = ()  # of a final cell, by round; none: as in LightGlue's paper
-    max_image_px: int = 640  # an image with a longer side is shrunk
+    max_image_px: int = 640  # an image whose longer side exceeds this is shrunk
 
 
 _TUNING = tuple(field.name for field in fields(DenseTuning))

@@ -23,7 +23,7 @@ class DenseCost:
 
 
 def dense_cost(config: DenseConfig, size: Size, rounds_run: int, num_matches: int) -> DenseCost:
-    """Of a pair of images of one size, in the form in which the network is exported.
+    """The cost of a pair of images of one size, in the form in which the network is exported.
 
     Normalisation, activation, the enlarging of maps and expectations are left out.
     """
@@ -87,12 +87,12 @@ def _linear_layer(width: int, heads: int, tokens: int) -> int:
 
 
 def _correlated_windows(config: EfficientLoftrConfig) -> int:
-    """Of one match: products of features, and two interpolations of them."""
+    """The cost of one match: products of features, and two interpolations of them."""
     return _PATCH**2 * config.widths[0] + 2 * _INNER * _PATCH * (_PATCH + _OUTER)
 
 
 def _attended_windows(config: LoftrConfig) -> int:
-    """Of one match: joining coarse and fine, two layers of attention for both windows, and the comparison."""
+    """The cost of one match: joining coarse and fine, two layers of attention for both windows, the comparison."""
     width, features = config.widths[0], _LOFTR_WINDOW
     joined = config.width * width + (features + 1) * width**2
     return 2 * joined + 4 * _linear_layer(width, config.fine_heads, features) + features * width

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MASKED = -1e9
+MASKED = -1e9  # a logit that leaves nothing of its exponential
 
 
 def masked_logits(state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def log_dual_softmax(logits: Tensor) -> Tensor:
 
 
 def log_sum_exp(logits: Tensor, dim: int) -> Tensor:
-    """As torch's, but made of steps each of which ONNX Runtime does fast, of a single matrix along columns too."""
+    """As ``torch.logsumexp``, but in steps that ONNX Runtime executes fast, along the columns of a matrix, too."""
     largest = logits.amax(dim=dim, keepdim=True)
     return largest + torch.exp(logits - largest).sum(dim=dim, keepdim=True).log()
 

@@ -10,7 +10,6 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from feature_matcher_ros.errors import WeightsError
 from feature_matcher_ros.models.dense_config import DenseConfig
 from feature_matcher_ros.models.dense_matching import log_dual_softmax, masked_logits
 
@@ -83,7 +82,7 @@ class DenseNetwork(nn.Module, ABC, Generic[_Config]):
         return self.loftr_coarse.round(number, state0, state1, cells0, cells1)
 
     def confidence(self, number: int, state: Tensor) -> Tensor:
-        """After a round but the last: probability (B, h, w) that the match of a cell will not change any more."""
+        """Probability (B, h, w), after any round but the last, that the match of a cell will not change any more."""
         return torch.sigmoid(self.token_confidence[number](state.detach().permute(0, 2, 3, 1)).squeeze(-1))
 
     def logits(self, state0: Tensor, state1: Tensor, cells0: Tensor, cells1: Tensor) -> Tensor:
@@ -98,33 +97,3 @@ class DenseNetwork(nn.Module, ABC, Generic[_Config]):
     @abstractmethod
     def refine(self, encoded: EncodedPair, states: Pair, pairs: CellPairs) -> Pair:
         """Where the points (M, 2) of pairs of cells lie, in pixels from the places of these."""
-
-
-_Network = TypeVar("_Network", bound=nn.Module)
-
-
-def named_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a checkpoint as a network names them, in float32."""
-    named = {name.removeprefix("matcher."): tensor for name, tensor in tensors.items()}
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in named.items()}
-
-
-def loaded(network: _Network, tensors: Mapping[str, Tensor], method: str) -> _Network:
-    """The network with these tensors, ready for inference.
-
-    Raises:
-        WeightsError: the tensors are not those of the network.
-    """
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise WeightsError(
-            f"the checkpoint is not one of {method} ({' '.join(str(error).split())[:200]}): give the file that its "
-            "authors published."
-        ) from error
-    return network.eval().requires_grad_(False)
-
-
-def count_parts(tensors: Mapping[str, Tensor], prefix: str) -> int:
-    """How many different names follow a prefix."""
-    return len({name.removeprefix(prefix).split(".")[0] for name in tensors if name.startswith(prefix)})

@@ -16,7 +16,7 @@ AnyDenseNetwork = DenseNetwork[Any]
 
 
 class BackboneStage(nn.Module):
-    """For each image."""
+    """The backbone; runs once for each image."""
 
     def __init__(self, network: AnyDenseNetwork) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class BackboneStage(nn.Module):
 
 
 class RoundStage(nn.Module):
-    """For each pair, some number of times."""
+    """One round of attention; runs some number of times for each pair."""
 
     def __init__(self, network: AnyDenseNetwork, number: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class RoundStage(nn.Module):
 
 
 class CoarseStage(nn.Module):
-    """Which cells match."""
+    """Compares all cells of a pair."""
 
     def __init__(self, network: AnyDenseNetwork, is_optimized: bool) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class CoarseStage(nn.Module):
 
 
 class FineStage(nn.Module):
-    """Where in these cells."""
+    """Finds the points in matching cells."""
 
     def __init__(self, network: AnyDenseNetwork) -> None:
         super().__init__()

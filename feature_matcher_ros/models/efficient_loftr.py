@@ -13,20 +13,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from feature_matcher_ros.errors import WeightsError
+from feature_matcher_ros.models.checkpoint import count_parts, loaded, named_tensors
 from feature_matcher_ros.models.dense_config import EFFICIENT_LOFTR, EfficientLoftrConfig
+from feature_matcher_ros.models.dense_matching import MASKED
 from feature_matcher_ros.models.dense_network import (
     CellPairs,
     DenseNetwork,
     EncodedPair,
     Pair,
-    count_parts,
-    loaded,
-    named_tensors,
 )
 from feature_matcher_ros.models.efficient_loftr_refinement import FineFeatures, refined_offsets
 from feature_matcher_ros.models.repvgg import RepVggBackbone, RepVggBlock
 
-_MASKED = -1e9
 _HEAD_CHANNELS = 32
 
 
@@ -54,7 +52,7 @@ class AggregatedAttention(nn.Module):
         Cells without content must be 0 in ``state``; ``source_cells`` (B, 1, h', w') is 1 where the source has some.
         """
         query = self.norm1(self.aggregate(state).permute(0, 2, 3, 1))  # (B, h / 4, w / 4, C)
-        pooled = functional.max_pool2d(source.masked_fill(source_cells == 0, _MASKED), self.size)
+        pooled = functional.max_pool2d(source.masked_fill(source_cells == 0, MASKED), self.size)
         is_seen = functional.max_pool2d(source_cells, self.size)
         key_source = self.norm1((pooled * is_seen).permute(0, 2, 3, 1))
         message = self._attend(self.q_proj(query), self.k_proj(key_source), self.v_proj(key_source), is_seen)
@@ -67,7 +65,7 @@ class AggregatedAttention(nn.Module):
         height, width = query.shape[1:3]
         split = [tensor.flatten(1, 2).unflatten(2, (self.heads, -1)).transpose(1, 2) for tensor in (query, key, value)]
         logits = split[0] @ split[1].transpose(2, 3) * split[0].shape[-1] ** -0.5
-        weights = torch.softmax(logits + ((1.0 - is_seen) * _MASKED).flatten(2)[:, :, None], dim=-1)
+        weights = torch.softmax(logits + ((1.0 - is_seen) * MASKED).flatten(2)[:, :, None], dim=-1)
         return (weights @ split[2]).transpose(1, 2).flatten(2).unflatten(1, (height, width)).permute(0, 3, 1, 2)
 
     def _update(self, state: Tensor, message: Tensor) -> Tensor:

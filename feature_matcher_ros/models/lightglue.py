@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from feature_matcher_ros.errors import WeightsError
+from feature_matcher_ros.models.checkpoint import loaded
 from feature_matcher_ros.models.lightglue_config import LightGlueConfig
 
 
@@ -216,15 +217,8 @@ def lightglue_from_checkpoint(tensors: Mapping[str, Tensor]) -> LightGlueModel:
         WeightsError: the tensors are not those of a LightGlue network.
     """
     named = {_canonical_name(name): tensor.float() for name, tensor in tensors.items() if not _is_unused(name)}
-    model = LightGlueModel(config_of_checkpoint(named))
-    try:
-        model.load_state_dict(named)
-    except RuntimeError as error:
-        raise WeightsError(
-            f"the checkpoint does not fit a LightGlue network of {model.config}: give the file of a published one "
-            f"({' '.join(str(error).split())[:200]})."
-        ) from error
-    return model.eval().requires_grad_(False)
+    config = config_of_checkpoint(named)
+    return loaded(LightGlueModel(config), named, f"LightGlue with {config}")
 
 
 def config_of_checkpoint(tensors: Mapping[str, Tensor]) -> LightGlueConfig:

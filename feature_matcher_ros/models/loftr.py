@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from feature_matcher_ros.errors import WeightsError
+from feature_matcher_ros.models.checkpoint import count_parts, loaded, named_tensors
 from feature_matcher_ros.models.dense_config import LOFTR, LoftrConfig
 from feature_matcher_ros.models.dense_matching import cell_patches, masked_logits
 from feature_matcher_ros.models.dense_network import (
@@ -21,9 +22,6 @@ from feature_matcher_ros.models.dense_network import (
     EncodedPair,
     InterleavedAttention,
     Pair,
-    count_parts,
-    loaded,
-    named_tensors,
 )
 from feature_matcher_ros.models.optimal_transport import log_transport, matched_log_transport
 from feature_matcher_ros.models.resnet_fpn import ResnetFpn

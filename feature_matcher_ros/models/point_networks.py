@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from feature_matcher_ros.errors import WeightsError
 from feature_matcher_ros.models.aliked import Aliked
+from feature_matcher_ros.models.checkpoint import loaded, named_tensors
 from feature_matcher_ros.models.disk import Disk
 from feature_matcher_ros.models.point_network import PointNetwork
 from feature_matcher_ros.models.superpoint import SuperPoint
@@ -27,19 +28,9 @@ def point_network_from_checkpoint(name: str, tensors: Mapping[str, Tensor]) -> A
     Raises:
         WeightsError: there is no network of that name, or the tensors are not its.
     """
-    network = _network(name)
     # XFeat's file also has a network that refines dense matches, which is not used here.
-    named = {key: tensor for key, tensor in tensors.items() if not key.startswith("fine_matcher.")}
-    named = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in named.items()}
-    try:
-        network.load_state_dict(named)
-    except RuntimeError as error:
-        raise WeightsError(
-            f"the checkpoint is not one of {name}: give the file that its authors published "
-            f"({' '.join(str(error).split())[:200]})."
-        ) from error
-    network.eval().requires_grad_(False)
-    return network
+    named = {key: tensor for key, tensor in named_tensors(tensors).items() if not key.startswith("fine_matcher.")}
+    return loaded(_network(name), named, name)
 
 
 def _network(name: str) -> Aliked | Disk | SuperPoint | XFeat:
@@ -55,7 +46,7 @@ def _network(name: str) -> Aliked | Disk | SuperPoint | XFeat:
 
 
 class DetectStage(nn.Module):
-    """Named tensors in, named tensors out, as a matcher's graphs."""
+    """The first step of a point network: named tensors in, named tensors out, as an extractor's graphs."""
 
     def __init__(self, network: PointNetwork) -> None:
         super().__init__()
@@ -67,7 +58,7 @@ class DetectStage(nn.Module):
 
 
 class DescribeStage(nn.Module):
-    """Likewise."""
+    """The second step of a point network, likewise."""
 
     def __init__(self, network: PointNetwork) -> None:
         super().__init__()

@@ -40,7 +40,7 @@ class ResnetFpn(FeaturePyramid):
         self.layer3 = nn.Sequential(ResidualBlock(second, third, 2), ResidualBlock(third, third))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Of an image (B, 1, H, W): (B, C, H / 8, W / 8) and (B, F, H / 2, W / 2)."""
+        """Features (B, C, H / 8, W / 8) and (B, F, H / 2, W / 2) of an image (B, 1, H, W)."""
         map2 = self.layer1(functional.relu(self.bn1(self.conv1(image))))
         map4 = self.layer2(map2)
         coarse = self.layer3_outconv(self.layer3(map4))

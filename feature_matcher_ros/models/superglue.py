@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from feature_matcher_ros.errors import WeightsError
-from feature_matcher_ros.models.dense_network import count_parts, loaded, named_tensors
+from feature_matcher_ros.models.checkpoint import count_parts, loaded, named_tensors
 from feature_matcher_ros.models.optimal_transport import log_transport
 from feature_matcher_ros.models.superglue_config import SuperGlueConfig
 

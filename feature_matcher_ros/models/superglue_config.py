@@ -14,7 +14,3 @@ class SuperGlueConfig:
     heads: int = 4
     layers: int = 9  # each an attention within either image and one across
     sinkhorn_iterations: int = 100
-
-    @property
-    def head_size(self) -> int:
-        return self.width // self.heads

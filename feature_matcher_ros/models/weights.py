@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from feature_matcher_ros.errors import OutputError, WeightsError
 
-_logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 _BLOCK = 1 << 20
 _TIMEOUT_S = 30.0
 _LIGHTGLUE = "https://github.com/cvg/LightGlue/releases/download/v0.1_arxiv/"
@@ -39,7 +39,7 @@ class PublishedWeights:
 
     @property
     def file_name(self) -> str:
-        """As it lies in the cache: the name, with the ending of the published file."""
+        """The name of the file in the cache, with the ending of the published file."""
         return self.name + Path(self.url).suffix
 
 
@@ -151,7 +151,7 @@ def verify_weights(weights: PublishedWeights, folder: Path) -> Path:
 
 
 def pull_weights(weights: PublishedWeights, folder: Path) -> Path:
-    """Download weights unless they are there already, and return their path; what is damaged is never kept.
+    """Download weights unless they are there already, and return their path; a damaged file is never kept.
 
     Raises:
         WeightsError: they cannot be downloaded, or the content is not the published one.
@@ -200,9 +200,7 @@ def _copy(source: BinaryIO, write: Callable[[bytes], object]) -> str:
 
 def _require_content(weights: PublishedWeights, place: Path | str, found: str) -> None:
     if weights.sha256 is None:
-        _logger.warning(
-            "%s cannot be verified: no SHA-256 of %s is known, this file has %s", place, weights.name, found
-        )
+        _LOG.warning("%s cannot be verified: no SHA-256 of %s is known, this file has %s", place, weights.name, found)
     elif found != weights.sha256:
         raise WeightsError(
             f"{place} has the SHA-256 {found[:12]}... where {weights.name} has {weights.sha256[:12]}..., so it is "

@@ -58,7 +58,7 @@ class Correspondences:
         return Correspondences(rays0, rays1, self.image_area, self.image_diagonal)
 
     def first(self, count: int) -> Correspondences:
-        """At most so many of the matches."""
+        """At most ``count`` of the matches."""
         return Correspondences(self.rays0[:, :count], self.rays1[:, :count], self.image_area, self.image_diagonal)
 
 
@@ -82,7 +82,7 @@ def _homogeneous_pixels(normalized: Float, focal: float) -> Float:
 
 
 def _is_measurable(rays: Float) -> Mask:
-    """(M,): not where undistortion failed, nor of what is no number."""
+    """(M,), false where undistortion failed or a coordinate is not finite."""
     x, y, focal = rays
     return x * x + y * y < (_MAX_NORMALIZED_RADIUS * focal) ** 2
 

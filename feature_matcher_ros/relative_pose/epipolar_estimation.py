@@ -25,13 +25,13 @@ from feature_matcher_ros.relative_pose.pose_refinement import (
 )
 from feature_matcher_ros.relative_pose.sampson import Sampson
 
-# The search scores its models on so many matches, drawn at random, unless too few of them agree; the
-# refinement uses all.
+# The search scores its models on this many matches, drawn at random, unless too few of them agree; the refinement uses
+# all.
 _MAX_SEARCH_MATCHES = 200
 _MIN_SEARCH_INLIER_RATIO = 0.4
 _MIN_ITERATIONS = 50
 _MAX_POLISH_STEPS = 10
-# A refinement weighs all matches up to so many times the gate.
+# A refinement weighs all matches up to this many times the gate.
 REFINEMENT_GATES = 2.5
 # The noise is never taken to be less than this share of the expected one: lenses are not modelled better.
 _MIN_NOISE_SHARE = 0.2
@@ -118,7 +118,7 @@ def search_epipolar(matches: Correspondences, config: PoseConfig) -> EpipolarMot
 def search_among(
     matches: Correspondences, config: PoseConfig, min_iterations: int
 ) -> tuple[EpipolarMotion | None, float]:
-    """The same among all of the given matches; also the share of them that agrees."""
+    """The best geometry found among all of the given matches, and the share of them that agrees with it."""
     pose, info = poselib.estimate_relative_pose(
         matches.pixels0,
         matches.pixels1,
@@ -147,7 +147,7 @@ def polish_epipolar(motion: EpipolarMotion, matches: Correspondences, noise: Noi
 
 
 def refine_epipolar(fit: EpipolarFit, noise: Noise) -> EpipolarFit:
-    """Minimise the robust Sampson error over the matches of plausible depth, to the optimum a covariance is of."""
+    """Minimise the robust Sampson error over the matches of plausible depth, to the optimum that covariances need."""
     distance2 = fit.usable_distance2(noise)
     usable = distance2 < np.inf
     if np.count_nonzero(usable) < 6:
@@ -160,7 +160,7 @@ def refine_epipolar(fit: EpipolarFit, noise: Noise) -> EpipolarFit:
         cost=lambda state, loss: state.cost(usable, loss),
     )
     distance2 = refined.sampson.distance**2
-    # What is in front and what is too near shows in pixels, of which a refinement moves no point as many.
+    # Points in front and points too near are told apart by pixels; a refinement moves no point by as many.
     return replace(
         fit,
         motion=refined.motion,
@@ -214,7 +214,7 @@ def draw_matches(matches: Correspondences, count: int, seed: int) -> Corresponde
 
 @lru_cache(maxsize=32)
 def _random_order(seed: int, num_bits: int) -> NDArray[np.intp]:
-    """All numbers of so many bits, shuffled; those below a limit are then in random order too."""
+    """All numbers of that many bits, shuffled; those below a limit are then in random order too."""
     order = np.random.default_rng(seed).permutation(1 << num_bits)
     order.flags.writeable = False
     return order

@@ -33,7 +33,7 @@ from feature_matcher_ros.relative_pose.metric_motion import MetricFit, agreeing_
 from feature_matcher_ros.relative_pose.motion_selection import log10_false_alarms
 from feature_matcher_ros.relative_pose.unscaled_motion import Solution, is_planar, solve_unscaled
 
-# Fewer chance agreements than this are expected in as many pairs of nothing but wrong matches.
+# How often, at most, chance alone may be expected to bring such an agreement of nothing but wrong matches.
 _MAX_LOG10_FALSE_ALARMS = -2.0
 _SAMPLE_SIZE = {
     MotionType.GENERAL: 5,
@@ -41,7 +41,7 @@ _SAMPLE_SIZE = {
     MotionType.ROTATION_ONLY: 2,
     MotionType.STATIC: 1,
 }
-# A pose less certain than this, by its standard deviation, is none.
+# A pose with a larger standard deviation than this is not given.
 _MAX_ROTATION_SIGMA = np.radians(3.0)
 _MAX_DIRECTION_SIGMA = np.radians(30.0)
 
@@ -125,7 +125,7 @@ def _solve(matches: Correspondences, metric: MetricPoints | None, config: PoseCo
 
 
 def _stands(solution: Solution, matches: Correspondences, config: PoseConfig) -> bool:
-    """Whether a turn is so small that exposure, compression and the lens could have feigned it."""
+    """Whether a turn is so small that exposure, compression and the lens could have caused it."""
     if solution.motion_type is not MotionType.ROTATION_ONLY:
         return False
     moved = matches.rays1[:2, solution.inliers] - matches.rays0[:2, solution.inliers]

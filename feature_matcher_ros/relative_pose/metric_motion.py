@@ -39,11 +39,11 @@ from feature_matcher_ros.relative_pose.pose_refinement import (
 
 _MAX_SEARCH_POINTS = 300
 _MIN_ITERATIONS = 50
-# The search takes depth for exact, so it must bear larger errors than noise of the pixels alone.
+# The search takes depth for exact, so it must tolerate larger errors than the noise of the pixels alone.
 _SEARCH_GATES = 2.0
-# Points with depth better known than this are searched with, if they are enough.
+# The search takes only points whose depth is known better than this, if there are enough of them.
 _GOOD_RELATIVE_SIGMA = 0.05
-# Of the matches near their epipolar lines, so many must also have the parallax that their depth predicts.
+# This share of the matches near their epipolar lines must also have the parallax that their depth predicts.
 _MIN_AGREEING_SHARE = 0.5
 # Fewer matches without depth than this share of those with depth are not worth a second refinement.
 _MIN_OTHERS_SHARE = 0.2
@@ -90,7 +90,7 @@ class _Observations:
         )
 
     def within(self, pose: MetricPose, loss: Loss) -> _Observations:
-        """Those that the loss does not reject."""
+        """The observations that the loss does not reject."""
         limit2 = loss.cutoff_px**2
         known = self.known.only(squared_length(depth_residuals(pose, self.known, self.sigma_px)) < limit2)
         if len(self.others) == 0:

@@ -18,7 +18,7 @@ _BEHIND_SIGMAS = 3.0 * 2.0**0.5
 _MIN_OVER_CHANCE = 5.0
 # Beyond the last kept match, this much more nearness is still believed.
 _NEARNESS_MARGIN = 1.5
-# The plane of most matches is settled after so many least-squares fits.
+# The plane of most matches is settled after this many least-squares fits.
 _REWEIGHTINGS = 4
 # Points that a motion makes come nearer, or go farther, by more than this factor are there by mismatch.
 _MIN_DEPTH_RATIO = 0.1
@@ -63,7 +63,7 @@ def relief_of_most(motion: EpipolarMotion, matches: Correspondences, near_line: 
     The plane is sought among those that show this very motion. With ``p`` its normal times baseline over distance, a
     point x on it has the inverse depth ``p @ x`` and a displacement that is linear in p, but for the change of its
     depth from camera to camera, which is measured. It is the plane of least absolute deviations, found by
-    reweighting, so that matches off it do not draw it to them, be they a fifth.
+    reweighting, so that matches off it do not draw it towards them, even if they are a fifth.
 
     Args:
         motion: known from all matches.

@@ -37,7 +37,7 @@ def motion_covariance(fit: TransferFit, matches: Correspondences, noise: Noise) 
 
 
 def epipolar_covariance(fit: EpipolarFit, noise: Noise) -> Float | None:
-    """Likewise for an epipolar geometry (5, 5).
+    """Covariance (5, 5) of an epipolar geometry, likewise.
 
     Here the noise in J is accounted for: ``s² H⁻¹ (sum of JᵀJ) H⁻¹`` with the true second derivative H of the cost.
     """

@@ -38,7 +38,7 @@ _POLISH_STEPS = 4
 _POLISH_SIGMAS = 3.0
 # A homography that explains less than this share of what the epipolar geometry explains needs no closer look.
 MIN_RIVAL_SHARE = 0.5
-# So large a difference of -2 log likelihood is left by no plane with a few things before it.
+# No plane with a few things before it leaves so large a difference of -2 log likelihood.
 _BEYOND_DOUBT = 60.0
 # From here on, among some of the matches, no search finds a better motion than the little effort did.
 _CLEAR = 100.0
@@ -73,7 +73,7 @@ def find_general_motion(matches: Correspondences, config: PoseConfig, noise: Noi
 
 
 def shows_depth(motion: EpipolarMotion, matches: Correspondences, config: PoseConfig, noise: Noise) -> bool:
-    """Whether the matches leave no doubt that neither a plane nor a rotation nor no motion explains them.
+    """Whether the matches rule out, beyond doubt, a plane, a rotation and no motion as their explanation.
 
     All three are homographies of planes, near or at infinity, that show the motion: where the best one, at the price of
     the cheapest of the three, is far behind the epipolar geometry, so are they. False says nothing.

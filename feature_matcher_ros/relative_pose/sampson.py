@@ -30,7 +30,7 @@ class Sampson:
         return Sampson(-self.E, self.matches, -self.line0, -self.line1, self.inverse_norm, -self.distance)
 
     def derivative(self) -> Float:
-        """By E, row by row (9, M), that of the denominator included."""
+        """The derivative by E, row by row (9, M), that of the denominator included."""
         rays0, rays1 = self.matches.rays0, self.matches.rays1
         by_norm = self.distance * self.inverse_norm * self.inverse_norm
         left = rays1 * self.inverse_norm

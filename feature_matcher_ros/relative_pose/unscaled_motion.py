@@ -55,7 +55,7 @@ from feature_matcher_ros.relative_pose.quick_look import MIN_RIVAL_SHARE, find_g
 # second the matches off the plane are so many that the search cannot have mistaken its mirror motion for it.
 _DECISIVE = 10.0
 _FAR_FROM_PLANAR = 60.0
-# By so much a refinement may improve what the quick fit left undone.
+# A refinement may improve on the quick fit by this much.
 _WORTH_REFINING = 60.0
 _ESTIMATORS = {
     MotionType.GENERAL: Estimator.ESSENTIAL,
@@ -118,7 +118,7 @@ def is_planar(fit: EpipolarFit, matches: Correspondences, config: PoseConfig) ->
 
 
 def find_rivals(matches: Correspondences, near_line: Mask, config: PoseConfig, noise: Noise) -> list[Rival]:
-    """Those of no motion, rotation and homography that explain enough to be worth a comparison."""
+    """The rivals among no motion, rotation and homography that explain enough to be worth a comparison."""
     fits = [(MotionType.STATIC, STATIC, describe_transfer(RotationMotion(np.eye(3)), matches, noise))]
     homography = search_homography(matches.only(near_line), config)
     if homography is not None:
@@ -246,7 +246,7 @@ def planar_solution(rival: Rival, matches: Correspondences, noise: Noise) -> Sol
 def _possible_planes(
     planes: list[PlanarMotion], inliers: Correspondences, rival: Rival, matches: Correspondences, noise: Noise
 ) -> list[PlanarMotion]:
-    """Those that see the plane; of two that do, the one that explains matches off the plane, if there are any."""
+    """The motions that see the plane; of two, the one that explains matches off the plane, if there are any."""
     seeing = [plane for plane in planes if sees_plane(plane, inliers, noise)]
     if len(seeing) < 2:
         return seeing

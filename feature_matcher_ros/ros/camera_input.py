@@ -66,7 +66,7 @@ class CameraInput:
             self._synchronizer = Synchronizer(round(skew_ms * 1e6), is_prompt=not self._config.process_every_frame)
             self._listen_to("/tf_static", "tf2_msgs/msg/TFMessage", LATCHED, self.rig.hear_transforms)
         if self._mask_topic:
-            for qos in (LATCHED, SENSOR_DATA):  # the first hears what was latched, the second who latches nothing
+            for qos in (LATCHED, SENSOR_DATA):  # the first hears latched masks, the second unlatched ones
                 self._listen_to(self._mask_topic, IMAGE, qos, self._on_mask)
         for wanted in self.wanted:
             self._subscriptions[wanted] = self._subscribe(wanted, self._qos(wanted))

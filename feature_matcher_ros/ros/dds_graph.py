@@ -102,7 +102,7 @@ class DdsGraph:
         return publisher
 
     def transform(self, target: str, source: str, stamp_ns: int) -> Float | None:
-        """Of frames that stand still to each other: what moves, on ``/tf``, is not followed here."""
+        """The transform between frames that do not move relative to each other; ``/tf`` is not followed here."""
         with self._lock:
             is_first, self._is_tree_heard = not self._is_tree_heard, True
         if is_first:

@@ -122,7 +122,7 @@ def _examine_topics(path: Path, node: NodeName, config: NodeConfig) -> Examinati
 
 
 def _unreadable(path: Path, selection: Selection) -> tuple[str, ...]:
-    """Why ``replay`` could not begin: a camera that is not calibrated, or stands nobody knows where."""
+    """Why ``replay`` could not begin: a camera that is not calibrated, or whose pose is not known."""
     try:
         open_bag(path, selection)
     except FeatureMatcherError as error:

@@ -30,7 +30,7 @@ class FrameRecord:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameSummary:
-    """The latest frames, summed up; what was not measured is None."""
+    """A summary of the latest frames; what was not measured is None."""
 
     rate_hz: float
     age_ms: tuple[float, float] | None  # p50, p95

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from feature_matcher_ros.errors import ConfigError
 
+_MAX_SIMILAR = 5
 _NAME = re.compile(r"(~|/|~?/?[A-Za-z_][A-Za-z0-9_]*)(/[A-Za-z_][A-Za-z0-9_]*)*")
 
 
@@ -60,12 +61,12 @@ def camera_info_topic(image_topic: str) -> str:
     return f"{image_topic.rpartition('/')[0]}/camera_info"
 
 
-def similar_topics(topic: str, candidates: Sequence[str], limit: int = 5) -> list[str]:
+def similar_topics(topic: str, candidates: Sequence[str]) -> list[str]:
     """The candidates that share words with a topic, those that share most first; all of them if none does."""
     words = set(_words(topic))
     shared = {name: len(words & set(_words(name))) for name in candidates}
     some = [name for name in candidates if shared[name]] or list(candidates)
-    return sorted(some, key=lambda name: (-shared[name], name))[:limit]
+    return sorted(some, key=lambda name: (-shared[name], name))[:_MAX_SIMILAR]
 
 
 def _words(topic: str) -> list[str]:

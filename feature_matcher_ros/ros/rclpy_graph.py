@@ -30,7 +30,7 @@ from feature_matcher_ros.ros.simulated_clock import SimulatedClock
 
 
 class RclpyGraph:
-    """The ``Graph`` of a node, which whoever made it spins; the messages of subscriptions come without that."""
+    """The ``Graph`` of a node that its maker spins; the messages of subscriptions come without that."""
 
     def __init__(self, node: Node) -> None:
         self.make = RclpyMessages()

@@ -69,7 +69,7 @@ class Server:
         node = self._config.node
         self._diagnostics = self._graph.advertise(DIAGNOSTICS.name, DIAGNOSTICS.type_name, RELIABLE)
         with StartProgress(self._graph, self._diagnostics) as progress:
-            # First, for what is wrong here is found at once, and engines may take minutes.
+            # First, as errors here are found at once, and engines may take minutes.
             names = camera_namespaces(node.namespaces)
             sources = [CameraInput(self._graph, node, name, self._changed) for name in names]
             _build_engines(self._config, progress)

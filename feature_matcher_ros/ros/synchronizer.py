@@ -27,8 +27,8 @@ class Bundle:
 class Synchronizer:
     """Gives every image its partner: that of the same stamp, else the nearest within a tolerance.
 
-    The decisions are those of replay. Replay waits until the second stream has gone past an image, be it a
-    whole period; with ``is_prompt`` an image goes as soon as no nearer partner is due.
+    The decisions are those of replay. Replay waits until the second stream has gone past an image, even for a whole
+    period; with ``is_prompt`` an image goes as soon as no nearer partner is due.
     """
 
     def __init__(self, tolerance_ns: int, *, is_prompt: bool) -> None:

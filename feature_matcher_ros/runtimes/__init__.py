@@ -12,7 +12,7 @@ from feature_matcher_ros.errors import RuntimeLoadError
 from feature_matcher_ros.runtimes.graph_spec import GraphSpec
 from feature_matcher_ros.runtimes.runtime import Runtime
 
-_logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 _NAMED = {"torch": "torch on the GPU", "onnx": "ONNX Runtime on the CPU"}
 
 
@@ -82,13 +82,13 @@ def _open_onnx(graph_path: Path, spec: GraphSpec, num_threads: int) -> Runtime:
 
 @cache
 def _is_tensorrt_installed() -> bool:
-    """Whether somebody expects it to be used; where it is not installed nothing is said of it."""
+    """Whether the user may expect it to be used: nothing is said about what is not installed."""
     return any(find_spec(name) is not None for name in ("tensorrt", "tensorrt_rtx"))
 
 
 @cache
 def _is_torch_on_gpu_expected() -> bool:
-    """Whether there is a GPU, and what it takes to use it; importing torch takes seconds, and is left for then."""
+    """Whether there is a GPU and what torch needs to use it, found without the seconds that importing torch takes."""
     from feature_matcher_ros.runtimes.tensorrt_library import driver_problem
 
     return driver_problem() is None and all(find_spec(name) is not None for name in ("torch", "onnx"))
@@ -102,4 +102,4 @@ def _warn_of_fallback(network: Path, chosen: str, reason: str) -> None:
     is_news = not _warned & {network, reason}
     _warned.update((network, reason))
     level = logging.WARNING if is_news else logging.DEBUG
-    _logger.log(level, "%s runs by %s, for what is faster cannot be used: %s", network.name, _NAMED[chosen], reason)
+    _LOG.log(level, "%s runs by %s, for what is faster cannot be used: %s", network.name, _NAMED[chosen], reason)

@@ -1,8 +1,8 @@
 """Which work of a GPU is captured as a CUDA graph, and which of these graphs are kept.
 
 A captured graph repeats all kernels of a stage with one launch, for inputs of exactly the kind that it was captured
-with. Capturing takes as long as many ordinary runs: what passes by once, as the numbers of points after pruning do,
-is not worth it, while full sets of keypoints and images of one camera return again and again.
+with. Capturing takes as long as many ordinary runs: sizes that occur once, as the numbers of points after pruning do,
+are not worth it, while full sets of keypoints and images of one camera return again and again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 
 from feature_matcher_ros.errors import MatcherError
 
-_logger = logging.getLogger(__name__)
-_SIGHTINGS = 3  # of a kind of inputs, after which its return is counted on
+_LOG = logging.getLogger(__name__)
+_SIGHTINGS = 3  # of a kind of inputs, after which it is expected to return
 _CANDIDATES = 4  # kinds of inputs whose sightings are counted; one that is not among the last ones is new again
 _GRAPHS = 8  # that are kept; the least recently used one makes room
 
@@ -29,13 +29,8 @@ class CudaGraphs(Generic[Graph]):
         self._stage = stage
         self._graphs: OrderedDict[Hashable, Graph] = OrderedDict()
         self._sightings: OrderedDict[Hashable, int] = OrderedDict()
-        self._num_captured = 0
+        self.num_captured = 0  # up to now
         self._is_refused = False
-
-    @property
-    def num_captured(self) -> int:
-        """Graphs that were captured up to now."""
-        return self._num_captured
 
     def find(self, key: Hashable, capture: Callable[[], Graph]) -> Graph | None:
         """The graph to launch for inputs of a kind, captured now if they are due; None: run without one.
@@ -52,9 +47,9 @@ class CudaGraphs(Generic[Graph]):
         except MatcherError as error:
             self._is_refused = True
             self._graphs.clear()  # the reason may be a want of memory
-            _logger.debug("the stage '%s' runs without CUDA graphs from now on: %s", self._stage, str(error))
+            _LOG.debug("the stage '%s' runs without CUDA graphs from now on: %s", self._stage, str(error))
             return None
-        self._num_captured += 1
+        self.num_captured += 1
         if len(self._graphs) > _GRAPHS:
             self._graphs.popitem(last=False)
         return self._graphs[key]
@@ -62,7 +57,7 @@ class CudaGraphs(Generic[Graph]):
     def _is_due(self, key: Hashable) -> bool:
         """Count a sighting. The more graphs were dropped, the more of them it takes: capturing must remain rare."""
         count = self._sightings.pop(key, 0) + 1
-        if count >= _SIGHTINGS << self._num_captured // _GRAPHS:
+        if count >= _SIGHTINGS << self.num_captured // _GRAPHS:
             return True
         self._sightings[key] = count
         if len(self._sightings) > _CANDIDATES:

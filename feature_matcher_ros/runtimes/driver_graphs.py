@@ -1,7 +1,7 @@
 """CUDA graphs of a stream, by the driver itself: pycuda has a stream but no words for capturing it.
 
-What is asked of a stream that is being captured is not done but written down, and can then be launched as a whole as
-often as wanted. Everything here wants a current context.
+What is asked of a stream that is being captured is not executed but recorded, and can then be launched as a whole as
+often as wanted. Everything here needs a current context.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from feature_matcher_ros.runtimes.engine_manifest import (
 )
 from feature_matcher_ros.runtimes.own_files import replace_file, require_own, unwritable
 
-_logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 _SHORT = 16  # characters of a hash in the name of a file
 
 
@@ -55,8 +55,8 @@ class EngineCache:
     def folder(self) -> Path:
         return self._folder
 
-    def find(self, graph_sha256: str, environment: Environment, precision: str | None = None) -> CachedEngine:
-        """The engine of a graph that was chosen last, of any precision if None.
+    def find(self, graph_sha256: str, environment: Environment) -> CachedEngine:
+        """The engine of a graph that was chosen last.
 
         ``environment`` has one architecture, that of the GPU at hand.
 
@@ -65,9 +65,9 @@ class EngineCache:
                 this user may write to it.
         """
         manifests = self.manifests(graph_sha256)
-        fitting = [found for found in manifests if _fits(found, environment) and precision in (None, _precision(found))]
+        fitting = [found for found in manifests if _fits(found, environment)]
         if not fitting:
-            raise RuntimeLoadError(_why_none(manifests, environment, precision))
+            raise RuntimeLoadError(_why_none(manifests, environment))
         manifest = max(fitting, key=lambda found: (found.chosen_at, found.key))
         return CachedEngine(manifest, self._content(manifest), self._path(graph_sha256, manifest.key))
 
@@ -80,12 +80,12 @@ class EngineCache:
             manifest = read_engine_manifest(path)
             self._content(manifest)
         except RuntimeLoadError as error:
-            _logger.warning("%s", error)
+            _LOG.warning("%s", error)
             return None
         return manifest
 
     def manifests(self, graph_sha256: str) -> list[EngineManifest]:
-        """Those of all engines of a graph; what is none is named in the log."""
+        """The manifests of all engines of a graph; files that cannot be read as one are named in the log."""
         read = map(_manifest_or_none, sorted(self._place(graph_sha256).glob("*.json")))
         return [manifest for manifest in read if manifest is not None]
 
@@ -129,12 +129,12 @@ class EngineCache:
             file = (place / "lock").open("a")
         except OSError as error:
             raise unwritable(place, error) from error
-        require_own(place)
         with file:
+            require_own(place)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                _logger.info("another process builds engines in %s: waiting for it", place)
+                _LOG.info("another process builds engines in %s: waiting for it", place)
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield  # closing the file releases it
 
@@ -142,7 +142,10 @@ class EngineCache:
         path = self._path(manifest.source.graph, manifest.key)
         for part in (path.parent, path, path.with_suffix(".json")):
             require_own(part)
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise RuntimeLoadError(f"the engine {path} cannot be read ({error}): build it again.") from error
         if hashlib.sha256(content).hexdigest() != manifest.sha256:
             raise RuntimeLoadError(
                 f"the engine {path} has {len(content)} bytes that are not those that were built "
@@ -161,7 +164,7 @@ def _manifest_or_none(path: Path) -> EngineManifest | None:
     try:
         return read_engine_manifest(path)
     except RuntimeLoadError as error:
-        _logger.warning("%s", error)
+        _LOG.warning("%s", error)
         return None
 
 
@@ -171,16 +174,11 @@ def _fits(manifest: EngineManifest, environment: Environment) -> bool:
     return same and set(environment.architectures) <= set(built.architectures)
 
 
-def _precision(manifest: EngineManifest) -> str:
-    return manifest.source.precision
-
-
-def _why_none(manifests: list[EngineManifest], environment: Environment, precision: str | None) -> str:
-    wanted = f"{_named(environment)}{'' if precision is None else f' in {precision}'}"
+def _why_none(manifests: list[EngineManifest], environment: Environment) -> str:
     if not manifests:
-        return f"there is no engine for {wanted}"
-    others = sorted({f"{_named(found.source.environment)} in {_precision(found)}" for found in manifests})
-    return f"there is no engine for {wanted}, only for {'; '.join(others)}"
+        return f"there is no engine for {_named(environment)}"
+    others = sorted({f"{_named(found.source.environment)} in {found.source.precision}" for found in manifests})
+    return f"there is no engine for {_named(environment)}, only for {'; '.join(others)}"
 
 
 def _named(environment: Environment) -> str:

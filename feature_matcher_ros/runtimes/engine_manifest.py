@@ -74,7 +74,7 @@ class EngineManifest:
 
 
 def manifest_text(manifest: EngineManifest) -> str:
-    """As it is written to a file."""
+    """The manifest as it is written to a file."""
     return json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1) + "\n"
 
 

@@ -38,11 +38,11 @@ class KernelCache:
         self._cache = config.create_runtime_cache()  # must outlive the contexts that are created with it
         self._kept = _read(path)
         if self._kept and not self._cache.deserialize(self._kept):
-            _LOG.info("%s was compiled for another driver: its kernels are compiled anew", path)
+            _LOG.info("%s was compiled for another driver: its kernels are compiled again", path)
         config.set_runtime_cache(self._cache)
 
     def keep(self) -> None:
-        """Write what has been compiled, if that is news. Where that is impossible the next start takes longer."""
+        """Write what has been compiled, if it is new. Where that fails, the next start takes longer."""
         content = bytes(self._cache.serialize())
         if content == self._kept:
             return
@@ -62,10 +62,10 @@ def _read(path: Path) -> bytes:
             require_own(part)
         content = path.read_bytes()
     except (RuntimeLoadError, OSError) as error:
-        _LOG.warning("kernels are compiled anew: %s", error)
+        _LOG.warning("kernels are compiled again: %s", error)
         return b""
     digest, kernels = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(kernels).digest() != digest:
-        _LOG.warning("kernels are compiled anew: %s is damaged", path)
+        _LOG.warning("kernels are compiled again: %s is damaged", path)
         return b""
     return kernels

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from feature_matcher_ros.errors import OutputError, RuntimeLoadError
 from feature_matcher_ros.runtimes import open_runtime
@@ -19,8 +19,9 @@ from feature_matcher_ros.runtimes.runtime import Runtime
 
 FORMAT = 1
 _PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "ISC", "MIT")
-_logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 FILE_NAME = "manifest.json"
+_Parsed = TypeVar("_Parsed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,27 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
 
 
+def parse_network(
+    folder: Path, manifest: Manifest, methods: Sequence[str], parse: Callable[[dict[str, Any]], _Parsed]
+) -> _Parsed:
+    """What ``parse`` makes of the network in a manifest, which has to be that of one of these methods.
+
+    Raises:
+        RuntimeLoadError: it is that of another method, or ``parse`` fails.
+    """
+    if manifest.method not in methods:
+        raise RuntimeLoadError(
+            f"{folder} holds the graphs of '{manifest.method}', not of {' or '.join(methods)}: give another folder, "
+            "written by feature-matcher export."
+        )
+    try:
+        return parse(dict(manifest.network))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RuntimeLoadError(
+            f"the manifest of {folder} does not describe a network ({error}): export the network again."
+        ) from error
+
+
 def open_graph(folder: Path, manifest: Manifest, name: str, spec: GraphSpec, runtime: str, num_threads: int) -> Runtime:
     """Open one of the graphs of a manifest after checking that it is the one that was exported.
 
@@ -112,12 +134,15 @@ def verified_graph_path(folder: Path, entry: GraphEntry) -> Path:
     """The path of a graph whose content is what the manifest says.
 
     Raises:
-        RuntimeLoadError: the file is missing, or is not the one that was exported.
+        RuntimeLoadError: the file is missing, cannot be read, or is not the one that was exported.
     """
     path = folder / entry.file
     if not path.is_file():
         raise RuntimeLoadError(f"the graph {path} named in the manifest is missing: export the graphs again.")
-    found = sha256_of(path)
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise RuntimeLoadError(f"the graph {path} cannot be read ({error}): change its permissions.") from error
     if found != entry.sha256:
         raise RuntimeLoadError(
             f"{path} has the SHA-256 {found[:12]}... where the manifest says {entry.sha256[:12]}..., so it is "
@@ -134,7 +159,7 @@ def announce_licence(manifest: Manifest) -> None:
 @cache
 def _announce(weights: str, licence: str) -> None:
     level = logging.INFO if licence in _PERMISSIVE else logging.WARNING
-    _logger.log(level, "licence of the weights %s: %s", weights, licence)
+    _LOG.log(level, "licence of the weights %s: %s", weights, licence)
 
 
 def _graph_entry(content: Mapping[str, Any]) -> GraphEntry:

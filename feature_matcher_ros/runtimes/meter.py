@@ -11,24 +11,24 @@ _MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
 class Meter(Protocol):
-    """That of one device."""
+    """Measures time and memory on one device."""
 
     @property
     def name(self) -> str:
         """What it measures time with."""
 
     def mark(self) -> Any:
-        """A point in the order of all that is asked of the device."""
+        """A point in the order of the work that the device is given."""
 
     def elapsed_ms(self, begin: Any, end: Any) -> float:
-        """Between two marks; waits until the device has come to the second one."""
+        """Milliseconds between two marks; waits until the device has reached the second one."""
 
     def memory_mb(self) -> float:
-        """Of the device, what is in use, by whoever; of the host, the most that this process has ever used."""
+        """Megabytes: of a GPU, those in use by anyone; of the host, the most that this process has ever used."""
 
 
 class HostMeter:
-    """For what is executed by the time that it returns."""
+    """Measures calls that return only when their work is done."""
 
     name = "CPU clock"
 

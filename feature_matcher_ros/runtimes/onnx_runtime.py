@@ -50,7 +50,7 @@ class OnnxRuntime:
 
     @property
     def precision(self) -> str:
-        """That of all exported graphs."""
+        """The precision of all exported graphs."""
         return "float32"
 
     @property

@@ -30,7 +30,11 @@ def require_own(path: Path) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file under another name first: whoever looks sees all of it or nothing."""
+    """Write a file under another name first: whoever looks sees all of it or nothing.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:

@@ -18,7 +18,7 @@ class Runtime(Protocol):
 
     @property
     def name(self) -> str:
-        """As written in the configuration and in diagnostics."""
+        """The name, as written in the configuration and in diagnostics."""
 
     @property
     def precision(self) -> str:
@@ -30,7 +30,7 @@ class Runtime(Protocol):
 
     @property
     def meter(self) -> Meter:
-        """That of the device on which it is executed."""
+        """The meter of the device on which the graph is executed."""
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Execute the graph; takes exactly the inputs of the spec and returns all its outputs."""

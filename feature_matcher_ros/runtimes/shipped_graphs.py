@@ -18,7 +18,7 @@ def find_shipped_graphs(name: str) -> Path | None:
 
 
 def shipped_graphs(name: str) -> Path:
-    """Likewise, where there must be one.
+    """The folder of a network that must be there.
 
     Raises:
         RuntimeLoadError: there is none of that name.

@@ -21,8 +21,7 @@ from feature_matcher_ros.runtimes.engine_manifest import Environment
 from feature_matcher_ros.runtimes.tensorrt_library import CPU_ALTERNATIVE, TensorRT, require_driver
 
 _GRANULE = 1 << 16  # bytes: sizes that differ by little need no new memory
-# CU_STREAM_NON_BLOCKING: whoever uses the default stream meanwhile, as torch does, neither waits for ours nor breaks
-# a capture of it.
+# CU_STREAM_NON_BLOCKING: users of the default stream, such as torch, neither wait for ours nor break a capture of it.
 _INDEPENDENT = 1
 
 
@@ -89,7 +88,7 @@ class CudaDevice:
             ) from error
 
     def shared_memory(self, num_bytes: int) -> Any:
-        """Memory for whoever is at work, whose content nobody relies on; that which is too small lives on where used.
+        """Scratch memory whose content nobody relies on; one that is too small lives on while it is used.
 
         Raises:
             MatcherError: there is not enough of it.
@@ -122,7 +121,7 @@ class CudaDevice:
         self._stream.synchronize()
 
     def used_bytes(self) -> int:
-        """Memory of the GPU that is in use, by whoever."""
+        """Memory of the GPU that is in use by anyone."""
         free, total = self._driver.mem_get_info()
         return int(total - free)
 
@@ -138,10 +137,7 @@ def cuda_device() -> CudaDevice:
 
 
 def gpu_environment(library: TensorRT, device: CudaDevice) -> Environment:
-    """What an engine must have been built for to run here.
-
-    Engines of ``tensorrt_rtx`` are finished here, for whichever CUDA there is.
-    """
+    """What an engine must have been built for to run here; ``tensorrt_rtx`` finishes engines for any CUDA."""
     cuda = "" if library.is_rtx else device.cuda_version
     return Environment(library.name, library.version, cuda, (device.compute_capability,))
 
@@ -183,14 +179,19 @@ class DeviceBuffer:
         return int(self._memory)
 
     def refill(self, num_bytes: int) -> int:
-        """Make room for new content and return the address; what was there before is lost."""
+        """Make room for new content and return the address; what was there before is lost.
+
+        Raises:
+            MatcherError: there is not enough memory; the buffer is empty then, and may be asked for less.
+        """
         if num_bytes > self._capacity:
             if self._memory is not None:
                 self._device.synchronize()  # somebody may still be reading
                 self._memory.free()
-                self._memory = self._host = None
-            self._capacity = -(-num_bytes // _GRANULE) * _GRANULE
-            self._memory = self._device.allocate(self._capacity)
+                self._memory, self._host, self._capacity = None, None, 0
+            capacity = -(-num_bytes // _GRANULE) * _GRANULE
+            self._memory = self._device.allocate(capacity)
+            self._capacity = capacity
         return self.address
 
     def upload(self, array: NDArray[Any]) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from feature_matcher_ros.errors import RuntimeLoadError
 
-_logger = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 CPU_ALTERNATIVE = "or set the runtime to onnx, which needs no GPU"
 DRIVER = "libcuda.so.1"
 
@@ -100,6 +100,6 @@ def make_logger(library: TensorRT) -> Any:
             if severity in errors:
                 self.errors.append(" ".join(message.split()))
             elif severity == base.Severity.WARNING:
-                _logger.debug("%s", message)
+                _LOG.debug("%s", message)
 
     return Logger()

@@ -34,19 +34,17 @@ from feature_matcher_ros.runtimes.tensorrt_library import (
     require_driver,
 )
 
-# What has so few bytes a row is there for the host to decide by, confidences and partners: it is copied at once,
+# Tensors with so few bytes a row, confidences and partners, are what the host decides by: they are copied at once,
 # while states, angles and maps stay on the GPU.
 _BYTES_OF_A_DECISION = 8
-_CHANGING = {"points", "points0", "points1", "matches"}  # dimensions that are another number at every call
+_CHANGING = {"points", "points0", "points1", "matches"}  # dimensions that change from call to call
 
 
 class TensorRtRuntime:
     """One graph. What it returns may be fed to another one without leaving the GPU."""
 
-    def __init__(
-        self, graph_path: Path, spec: GraphSpec, precision: str | None = None, cache: EngineCache | None = None
-    ) -> None:
-        """Open the engine of a graph, in the precision that was built last if None.
+    def __init__(self, graph_path: Path, spec: GraphSpec, cache: EngineCache | None = None) -> None:
+        """Open the engine of a graph that was chosen last.
 
         Raises:
             RuntimeLoadError: the driver, a library, the GPU or the engine is missing, or the engine is not, byte for
@@ -54,7 +52,7 @@ class TensorRtRuntime:
         """
         require_driver()
         self._library, self._device, self._spec = load_tensorrt(), cuda_device(), spec
-        cached = _find(graph_path, gpu_environment(self._library, self._device), precision, cache or EngineCache())
+        cached = _find(graph_path, gpu_environment(self._library, self._device), cache or EngineCache())
         self._logger = make_logger(self._library)
         with self._device.active():
             self._runtime = self._library.module.Runtime(self._logger)  # must outlive its engine
@@ -81,7 +79,7 @@ class TensorRtRuntime:
 
     @property
     def precision(self) -> str:
-        """That of the engine."""
+        """The precision of the engine."""
         return self._manifest.source.precision
 
     @property
@@ -89,7 +87,7 @@ class TensorRtRuntime:
         return DeviceMeter(self._device)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Execute the graph; returns as soon as that has been asked for.
+        """Execute the graph; returns as soon as the work has been given to the GPU.
 
         Raises:
             MatcherError: the engine was not built for inputs of this size, or TensorRT fails.
@@ -209,9 +207,9 @@ def _keep(device: CudaDevice, kernels: KernelCache) -> None:
         kernels.keep()
 
 
-def _find(graph_path: Path, environment: Environment, precision: str | None, cache: EngineCache) -> CachedEngine:
+def _find(graph_path: Path, environment: Environment, cache: EngineCache) -> CachedEngine:
     try:
-        return cache.find(sha256_of(graph_path), environment, precision)
+        return cache.find(sha256_of(graph_path), environment)
     except RuntimeLoadError as error:
         raise RuntimeLoadError(
             f"{graph_path.name} cannot be run by TensorRT: {str(error).rstrip('.')}; "

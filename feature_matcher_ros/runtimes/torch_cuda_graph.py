@@ -1,4 +1,4 @@
-"""The CUDA graph of a module, for inputs of fixed shapes. All of it wants torch's inference mode.
+"""The CUDA graph of a module, for inputs of fixed shapes. Everything here needs torch's inference mode.
 
 A graph computes from the memory that it was captured with into the memory that it was captured with: inputs are
 copied into the former, and who still holds what is in the latter when the graph is launched again gets a copy. What it

@@ -85,7 +85,7 @@ def _attributes(node: onnx.NodeProto) -> Attributes:
 
 
 def _numbers(tensor: Tensor) -> list[int]:
-    """Of a tensor that lies on the host."""
+    """The entries of a tensor that lies on the host."""
     return [int(number) for number in tensor.flatten().tolist()]
 
 

@@ -63,7 +63,7 @@ def load_checkpoint(path: Path, config: TrainingConfig, origins: Origins) -> Che
         checkpoint = Checkpoint(**{name: content[name] for name in _FIELDS})
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"the checkpoint {path} is damaged ({type(error).__name__}): delete it to begin anew."
+            f"the checkpoint {path} is damaged ({type(error).__name__}): delete it to start again."
         ) from error
     difference = _first_difference(stored, json.loads(json.dumps({**recipe_of(config), **origins})))
     if difference is not None:
@@ -75,7 +75,7 @@ def load_checkpoint(path: Path, config: TrainingConfig, origins: Origins) -> Che
 
 
 def checkpoint_in(folder: Path, config: TrainingConfig, origins: Origins) -> Checkpoint | None:
-    """That of a run in a folder, None before its first one.
+    """The checkpoint of a run in a folder, None before its first one.
 
     Raises:
         ConfigError, TrainingError: as ``load_checkpoint``.

@@ -22,7 +22,7 @@ class DenseBatch:
     image0: Tensor  # (B, 1, H, W) in [0, 1]
     image1: Tensor  # (B, 1, H, W)
     partner: Tensor  # (B, L) int64, cell of image 1 of each of image 0, ``UNMATCHABLE`` or ``IGNORED``
-    place: Tensor  # (B, L, 2) of each cell of image 0 in image 1; NaN where unknown, infinite outside of it
+    place: Tensor  # (B, L, 2), place in image 1 of each cell of image 0; NaN where unknown, infinite outside
     window_pair: Tensor  # (M,) int64, which pair
     cell0: Tensor  # (M,) int64
     cell1: Tensor  # (M,) int64

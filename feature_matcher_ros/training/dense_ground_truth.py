@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import Float, Pixels
+from feature_matcher_ros.matchers.detector_free import cell_places
 from feature_matcher_ros.models.dense_config import CELL_PX
-from feature_matcher_ros.training.dense_views import WINDOW_PIXELS, DenseView, cell_places, window_offsets
+from feature_matcher_ros.training.dense_views import WINDOW_PIXELS, DenseView, window_offsets
 from feature_matcher_ros.training.ground_truth import IGNORED, UNMATCHABLE
 from feature_matcher_ros.training.views import ScenePoints, project
 
@@ -19,15 +20,15 @@ NO_PIXEL = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellTargets:
-    """Of the cells of image 0."""
+    """What the cells of image 0 are to be matched with."""
 
     partner: NDArray[np.int64]  # (L,) cell of image 1, ``UNMATCHABLE`` or ``IGNORED``
-    place: Pixels  # (L, 2) in image 1; NaN where unknown, infinite outside of it
+    place: Pixels  # (L, 2), place in image 1; NaN where unknown, infinite outside
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowTargets:
-    """Of the pixels of the windows of M matching cells."""
+    """What the pixels in the windows of M matching cells are to be matched with."""
 
     cell0: NDArray[np.int64]  # (M,)
     cell1: NDArray[np.int64]  # (M,)

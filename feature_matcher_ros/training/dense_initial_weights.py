@@ -1,7 +1,7 @@
 """Weights that detector-free networks begin with; Efficient LoFTR compares histograms of oriented gradients.
 
-Random filters match next to nothing (0.3 % of the cells of the views that are trained on). Those set here do as SIFT
-does (Lowe 2004, section 6) with nothing but convolutions and rectifiers: gradients in some directions, their
+Random filters match next to nothing (0.3 % of the cells of the views that are trained on). Those set here compute what
+SIFT does (Lowe 2004, section 6) with nothing but convolutions and rectifiers: gradients in some directions, their
 logarithms, means over a cell, and for each cell those of the cells around it. Contrast multiplies gradients, so it adds
 to logarithms, and subtracting the mean of all directions around takes it out again.
 """

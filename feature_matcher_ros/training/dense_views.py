@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import Float, Image, Pixels
 from feature_matcher_ros.images import image_size
+from feature_matcher_ros.matchers.detector_free import cell_places
 from feature_matcher_ros.models.dense_config import CELL_PX
 from feature_matcher_ros.training.views import Picture, ScenePoints
 
@@ -48,11 +49,6 @@ def dense_view(picture: Picture, rng: np.random.Generator) -> DenseView:
     pixels = cell_places(windows, columns)[:, None] + window_offsets()
     window_points = picture.locate(pixels.reshape(-1, 2)).reshape(len(windows), WINDOW_PIXELS, 3)
     return DenseView(picture.image, picture.projection, cell_points, windows, window_points)
-
-
-def cell_places(cells: NDArray[np.integer], columns: int) -> Pixels:
-    """Pixels (N, 2) that cells (N,), numbered row by row, stand for."""
-    return np.column_stack((cells % columns, cells // columns)).astype(np.float32) * CELL_PX
 
 
 def window_offsets() -> Pixels:

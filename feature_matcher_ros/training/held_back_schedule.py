@@ -32,7 +32,7 @@ _CORRECT_PX = 3.0
 
 
 def held_back_schedule(
-    graphs_folder: Path, held_back: Sequence[Sequence[Any]], wanted_agreement: float = 0.85, seed: int = 0
+    graphs_folder: Path, held_back: Sequence[Sequence[Any]], wanted_agreement: float = 0.85
 ) -> Schedule:
     """The thresholds of confidence and of matchability, by layer, for the manifest of these graphs.
 
@@ -45,7 +45,7 @@ def held_back_schedule(
     Raises:
         RuntimeLoadError: the graphs cannot be opened.
     """
-    pairs, config = _random_pairs(held_back, np.random.default_rng(seed)), MatcherConfig()
+    pairs, config = _random_pairs(held_back, np.random.default_rng(0)), MatcherConfig()
     if not pairs:
         return Schedule((), ())
     if read_manifest(graphs_folder).method in DENSE_METHODS:

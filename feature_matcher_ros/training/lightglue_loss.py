@@ -13,6 +13,8 @@ from feature_matcher_ros.training.ground_truth import UNMATCHABLE, Labels, label
 from feature_matcher_ros.training.match_counts import MatchCounts
 from feature_matcher_ros.training.pair_batches import PairBatch
 
+_MIN_SCORE = 0.1  # a match that counts as one has more
+
 
 def run_layers(model: LightGlueModel, batch: PairBatch) -> Iterator[tuple[Tensor, Tensor]]:
     """The states (B, N, width) of both images after each layer."""
@@ -92,12 +94,12 @@ def _assigned(model: LightGlueModel, layer: int, states: tuple[Tensor, Tensor]) 
     return torch.cat((pairs[:, :-1].argmax(dim=2), pairs[:, :, :-1].argmax(dim=1)), dim=1)
 
 
-def count_matches(log_assignment: Tensor, labels: Labels, min_score: float = 0.1) -> MatchCounts:
+def count_matches(log_assignment: Tensor, labels: Labels) -> MatchCounts:
     """Mutually best pairs above a score, of a batch (B, N0 + 1, N1 + 1), against the truth."""
     pairs = log_assignment[:, :-1, :-1]
     score, best = pairs.max(dim=2)
     returned = pairs.argmax(dim=1).gather(1, best)
-    is_match = (returned == torch.arange(best.shape[1], device=best.device)) & (score.exp() > min_score)
+    is_match = (returned == torch.arange(best.shape[1], device=best.device)) & (score.exp() > _MIN_SCORE)
     is_correct = is_match & (best == labels.partner0)
     is_judged = labels.is_matched0 | (labels.partner0 == UNMATCHABLE)
     is_wrong = is_match & is_judged & ~is_correct

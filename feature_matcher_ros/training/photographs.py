@@ -15,7 +15,7 @@ from feature_matcher_ros.images import to_grey
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 _MIN_SIDE_PX = 64
-_log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
 def find_photographs(folder: Path) -> list[Path]:
@@ -34,7 +34,7 @@ def find_photographs(folder: Path) -> list[Path]:
         found = f"none of its {len(paths)} images can be read" if paths else "it holds no image"
         raise SourceError(f"{folder} cannot be trained on, as {found}: give a folder of JPEG or PNG photographs.")
     if len(readable) < len(paths):
-        _log.warning(
+        _LOG.warning(
             "%d of %d images in %s cannot be read and are left out", len(paths) - len(readable), len(paths), folder
         )
     return readable

@@ -12,7 +12,7 @@ from typing import Any
 
 from feature_matcher_ros.training.match_counts import MatchCounts
 
-_log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class MetricsLog:
         self._board = _tensorboard(folder)
 
     def write(self, progress: TrainingProgress) -> None:
-        """One line; a disk that is full costs the line and not the training."""
+        """Append one line; a full disk costs the line and not the training."""
         line = {"stage": progress.stage, "step": progress.step, "losses": [round(loss, 5) for loss in progress.losses]}
         if progress.layers:
             line["precision"] = [round(layer.precision, 4) for layer in progress.layers]
@@ -53,7 +53,7 @@ class MetricsLog:
                 file.write(json.dumps(line) + "\n")
             self._to_board(progress)
         except OSError as error:
-            _log.warning("cannot write to %s: %s", self._path.parent, error)
+            _LOG.warning("cannot write to %s: %s", self._path.parent, error)
 
     def _to_board(self, progress: TrainingProgress) -> None:
         if self._board is None:

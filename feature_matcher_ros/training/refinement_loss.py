@@ -1,4 +1,4 @@
-"""What a detector-free network learns of the points in matching cells, other for each kind of network."""
+"""What a detector-free network learns of the points in matching cells, different for each kind of network."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Task(ABC, Generic[_View, _Batch, _Model]):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Of the file that the weights are written to."""
+        """The name of the file that the weights are written to."""
 
     @property
     @abstractmethod

@@ -12,7 +12,7 @@ from feature_matcher_ros.training.task import Task
 
 
 def task_of(config: TrainingConfig) -> Task[Any, Any, Any]:
-    """By the network that is to be trained."""
+    """The task of the network that is to be trained."""
     network = config.network
     if isinstance(network, EfficientLoftrConfig):
         return EfficientLoftrTask(config, network)

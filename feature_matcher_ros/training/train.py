@@ -100,7 +100,7 @@ def _photographs(places: TrainingPlaces) -> list[Path]:
 
 
 def _origins(places: TrainingPlaces, photographs: Sequence[Path]) -> Origins:
-    """As a checkpoint tells them; images by name and size, like the folder of their views."""
+    """What a checkpoint says that a run began with; images by name and size, like the folder of their views."""
     digest = fingerprint([(path.name, path.stat().st_size) for path in photographs])
     images = f"{len(photographs)} images ({digest})" if photographs else "procedural"
     initial = "none" if places.initial is None else f"{places.initial.name} ({sha256_of(places.initial)[:12]})"

@@ -27,7 +27,7 @@ from feature_matcher_ros.training.task import CONFIDENCE, MATCHING, Batch
 from feature_matcher_ros.training.tasks import task_of
 
 _VALIDATION_SEED = 1_000_003
-_log = logging.getLogger(__name__)
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +84,13 @@ class Trainer:
         self._origins = origins or {}
         self._resumed = checkpoint_in(folder, config, self._origins)
         if self._resumed is not None and is_first_process():
-            _log.info("%s %s", folder, _progress_of(self._resumed, config))
+            _LOG.info("%s %s", folder, _progress_of(self._resumed, config))
 
     def run(self) -> nn.Module:
         """Run what is left of both stages and return the network.
 
         Raises:
-            TrainingError: the loss is not a number any more.
+            TrainingError: the loss is no longer finite.
             OutputError: a checkpoint cannot be written.
         """
         if self._resumed is None or self._resumed.stage == MATCHING:
@@ -130,7 +130,7 @@ class Trainer:
             if not torch.isfinite(losses).all():
                 raise TrainingError(
                     f"the loss became {losses.mean()} at step {step} of the stage {name}, with the batch of seed "
-                    f"{(*seed, step)}: begin anew with a lower learning rate."
+                    f"{(*seed, step)}: start again with a lower learning rate."
                 )
             self._average.update_parameters(self._model)
             report.add(losses.detach())

@@ -48,7 +48,7 @@ class ViewStore(Generic[_View]):
     def __init__(
         self, folder: Path, config: DataConfig, view_format: ViewFormat[_View], photographs: Sequence[Path] = ()
     ) -> None:
-        """Name the place; nothing is read or made yet. Without photographs, procedural images take their place."""
+        """Only name the place; nothing is read or made yet. Without photographs, procedural images take their place."""
         self._config, self._format = config, view_format
         self._photographs = tuple(photographs)
         kind = config.extractor.name if config.extractor else view_format.name

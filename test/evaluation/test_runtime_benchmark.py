@@ -134,7 +134,10 @@ def test_without_a_gpu_tensorrt_is_one_sentence(capsys: pytest.CaptureFixture[st
     ("arguments", "sentence"),
     [
         (("--runtime", "onnx", "--plot", "cost.png"), "--plot draws the cost of LightGlue"),
-        (("--graphs", shipped_graphs("efficient_loftr"), "--keypoints", "64"), "are of a network that matches points"),
+        (
+            ("--graphs", shipped_graphs("efficient_loftr"), "--keypoints", "64"),
+            "belong to a network that matches points",
+        ),
         (("-o", "/dev/null/bench.json"), "/dev/null/bench.json cannot be written"),
     ],
 )

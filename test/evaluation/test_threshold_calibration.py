@@ -307,7 +307,7 @@ def test_layers_that_change_nothing_are_not_run(
     options = as_options(settings(Path("same")))
     code, out, err = feature_matcher(capsys, "calibrate", recording, "-o", output, *options)
     assert (code, err) == (0, ""), err
-    assert re.search(r"(3\d) of \1 pairs: 1\d chose, these are the other 1\d", out)
+    assert re.search(r"(3\d) of \1 pairs: 1\d chose, the tables are of the other 1\d", out)
     assert output.with_suffix(".png").stat().st_size > 10_000
 
     config = load_config(output)
@@ -435,7 +435,7 @@ def test_a_list_of_pairs_is_a_source_too(graphs: Path, tmp_path: Path, capsys: p
     words = as_options(settings(graphs / "same"))
     code, out, err = feature_matcher(capsys, "calibrate", path, "-o", output, "--budget-ms", "500", *words)
     assert (code, err) == (0, "")
-    assert "21 of 21 pairs: 11 chose, these are the other 10" in out
+    assert "21 of 21 pairs: 11 chose, the tables are of the other 10" in out
     assert "# for the best agreement within 500 ms a pair, 100 %" in output.read_text()
     code, _, err = feature_matcher(capsys, "calibrate", path, "-o", output, "--stride", "2", *words)
     assert code == 1 and "does nothing to image pairs" in err

@@ -13,13 +13,13 @@ onnx = pytest.importorskip("onnx", reason="engines are built from graphs with on
 pytest.importorskip("torch", reason="exporting networks needs torch: pip install feature_matcher_ros[torch]")
 
 from gpu_machine import Machine, gpu_machine  # noqa: E402
+from half_products import num_half_products  # noqa: E402
 from tiny_dense_networks import exported  # noqa: E402
 
 from feature_matcher_ros.config import FrontEndConfig, override  # noqa: E402
 from feature_matcher_ros.errors import MatcherError, RuntimeLoadError  # noqa: E402
 from feature_matcher_ros.export.engine_acceptance import Trial, compare_on_cpu  # noqa: E402
 from feature_matcher_ros.export.engine_profiles import EngineBudget, dense_ranges  # noqa: E402
-from feature_matcher_ros.export.half_precision import num_half_products  # noqa: E402
 from feature_matcher_ros.export.missing_engines import build_missing_engines  # noqa: E402
 from feature_matcher_ros.export.to_tensorrt import (  # noqa: E402
     EngineOptions,

@@ -103,7 +103,7 @@ def test_an_engine_can_be_built_of_the_graphs(exported: Path, tmp_path: Path) ->
         graph = onnx.load(path)
         onnx.checker.check_model(graph)
         assert not {node.op_type for node in graph.graph.node} & {"NonZero", "Compress", "Unique", "If", "Loop"}
-        standard = with_standard_operators(graph, CONFIG.head_size)
+        standard = with_standard_operators(graph, CONFIG.width // CONFIG.heads)
         onnx.checker.check_model(standard)
         assert not any(node.domain for node in standard.graph.node)
         onnx.save(standard, tmp_path / path.name)

@@ -16,7 +16,6 @@ onnx = pytest.importorskip("onnx", reason="export needs onnx: pip install featur
 from feature_matcher_ros.datatypes import Features, Image  # noqa: E402
 from feature_matcher_ros.errors import MatcherError, OutputError, RuntimeLoadError  # noqa: E402
 from feature_matcher_ros.export import to_onnx  # noqa: E402
-from feature_matcher_ros.export.lightglue_graph import Operators  # noqa: E402
 from feature_matcher_ros.export.to_onnx import Origin, export_lightglue  # noqa: E402
 from feature_matcher_ros.export.to_torch import lightglue_by_torch  # noqa: E402
 from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule  # noqa: E402
@@ -79,7 +78,6 @@ def assert_same(found: LightGlueGraphs, expected: LightGlueGraphs, num_points: t
     assert np.array_equal(matches.points_per_stage, reference.points_per_stage)
 
 
-@pytest.mark.parametrize("operators", Operators)
 @pytest.mark.parametrize(
     ("config", "stage_ends"),
     [
@@ -90,10 +88,10 @@ def assert_same(found: LightGlueGraphs, expected: LightGlueGraphs, num_points: t
     ],
 )
 def test_graphs_match_as_the_model_does(
-    config: LightGlueConfig, stage_ends: tuple[int, ...] | None, operators: Operators, tmp_path: Path
+    config: LightGlueConfig, stage_ends: tuple[int, ...] | None, tmp_path: Path
 ) -> None:
     model = seeded(config)
-    manifest = export_lightglue(model, ORIGIN, tmp_path / "new", stage_ends, operators)
+    manifest = export_lightglue(model, ORIGIN, tmp_path / "new", stage_ends)
     graphs = open_lightglue(tmp_path / "new", num_threads=1)
     assert graphs.config == config
     expected_ends = stage_ends or (tuple(range(1, config.layers + 1)) if config.adaptive else (config.layers,))
@@ -120,17 +118,14 @@ def test_the_manifest_says_what_was_exported(exported: Path) -> None:
     assert manifest.versions["torch"] == torch.__version__
 
 
-@pytest.mark.parametrize("operators", Operators)
-def test_graphs_hold_nothing_that_an_engine_cannot_build(operators: Operators, tmp_path: Path) -> None:
-    export_lightglue(seeded(), ORIGIN, tmp_path, operators=operators)
-    for path in tmp_path.glob("*.onnx"):
+def test_graphs_hold_nothing_that_an_engine_cannot_build(exported: Path) -> None:
+    for path in exported.glob("*.onnx"):
         graph = onnx.load(path)
         onnx.checker.check_model(graph)
         used = {node.op_type for node in graph.graph.node}
         assert not used & {"NonZero", "Compress", "Unique", "If", "Loop"}
-        is_fused = any(node.domain for node in graph.graph.node)
-        assert is_fused == (operators is Operators.ONNX_RUNTIME and path.stem.startswith("stage"))
-        assert len(graph.graph.node) < (70 if operators is Operators.ONNX_RUNTIME else 100)
+        assert any(node.domain for node in graph.graph.node) == path.stem.startswith("stage")
+        assert len(graph.graph.node) < 70
 
 
 def corrupt(content: bytes) -> bytes:

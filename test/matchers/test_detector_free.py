@@ -177,7 +177,7 @@ def test_wrong_input_is_explained(graphs: DenseGraphs) -> None:
     points = Features(np.zeros((1, 2), np.float32), np.ones(1, np.float32), np.zeros((1, 4), np.float32), (64, 64))
     with pytest.raises(MatcherError, match="cannot be matched without keypoints"):
         matcher.match(points, points)
-    with pytest.raises(MatcherError, match="3 confidence thresholds do not fit a network of 2 rounds"):
+    with pytest.raises(MatcherError, match="3 confidence thresholds do not fit a network of 2 layers"):
         DetectorFree(graphs, replace(ALL, thresholds=(0.9, 0.9, 0.9)))
     with pytest.raises(RuntimeLoadError, match="holds the graphs of 'lightglue', not of efficient_loftr"):
         open_dense(shipped_graphs("lightglue_sift"))

@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch", reason="parity needs torch: pip install fea
 pytest.importorskip("onnx", reason="parity of graphs needs onnx: pip install feature_matcher_ros[torch]")
 
 from feature_matcher_ros.datatypes import Features, Image, Matches  # noqa: E402
-from feature_matcher_ros.export.lightglue_graph import Operators  # noqa: E402
 from feature_matcher_ros.export.to_onnx import Origin, export_lightglue  # noqa: E402
 from feature_matcher_ros.export.to_torch import lightglue_by_torch  # noqa: E402
 from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule  # noqa: E402
@@ -24,7 +23,7 @@ from feature_matcher_ros.models.lightglue import LightGlueModel, lightglue_from_
 pytestmark = pytest.mark.data
 
 Reference = Mapping[str, np.ndarray]
-HOW = ("torch", *Operators)
+HOW = ("torch", "onnx")
 MODES = {"full": (None, None), "adaptive": (0.95, 0.99), "depth_only": (0.95, None), "width_only": (None, 0.99)}
 FULL = LightGlueRules(StopRule(None), PruneRule(None))
 
@@ -36,24 +35,21 @@ class NoExtractor:
         raise NotImplementedError
 
 
-def open_in_all_ways(model: LightGlueModel, folder: Path) -> dict[str, LightGlueGraphs]:
-    graphs = {"torch": lightglue_by_torch(model)}
-    for operators in Operators:
-        export_lightglue(model, Origin("reference", "-", "-"), folder / operators.value, operators=operators)
-        graphs[operators] = open_lightglue(folder / operators.value, num_threads=1)
-    return graphs
+def open_in_both_ways(model: LightGlueModel, folder: Path) -> dict[str, LightGlueGraphs]:
+    export_lightglue(model, Origin("reference", "-", "-"), folder)
+    return {"torch": lightglue_by_torch(model), "onnx": open_lightglue(folder, num_threads=1)}
 
 
 @pytest.fixture(scope="module")
 def nine_layers(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, LightGlueGraphs]:
     weights = shared_data / "reference" / "lightglue_aliked_seeded" / "lightglue_aliked_seed0_fp16.pth"
-    return open_in_all_ways(lightglue_from_checkpoint(read_checkpoint(weights)), tmp_path_factory.mktemp("nine"))
+    return open_in_both_ways(lightglue_from_checkpoint(read_checkpoint(weights)), tmp_path_factory.mktemp("nine"))
 
 
 @pytest.fixture(scope="module")
 def lighter(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, LightGlueGraphs]:
     weights = shared_data / "weights" / "xfeat_lighterglue_L3.pt"
-    return open_in_all_ways(lightglue_from_checkpoint(read_checkpoint(weights)), tmp_path_factory.mktemp("lighter"))
+    return open_in_both_ways(lightglue_from_checkpoint(read_checkpoint(weights)), tmp_path_factory.mktemp("lighter"))
 
 
 def load(shared_data: Path, name: str) -> Reference:
@@ -103,7 +99,7 @@ def test_nine_layers_in_every_mode(
 def test_the_same_points_are_kept(nine_layers: dict[str, LightGlueGraphs], shared_data: Path, mode: str) -> None:
     """The published code counts for each point the layers that it was kept after."""
     stored = load(shared_data, "lightglue_aliked_seeded/fr3_512")
-    matcher = _Watched(nine_layers[Operators.ONNX_RUNTIME])
+    matcher = _Watched(nine_layers["onnx"])
     rules = LightGlueRules(StopRule(MODES[mode][0]), PruneRule(MODES[mode][1]))
     match(matcher.graphs, stored, rules)
     counts = np.concatenate((stored[f"{mode}_prune0"], stored[f"{mode}_prune1"]))

@@ -284,7 +284,7 @@ def test_runs_are_compared_and_measured_against_a_given_truth(
     assert "few" in out and "many" in out
     assert (tmp_path / "both" / "comparison.html").stat().st_size > 10_000
     code, _, err = feature_matcher(capsys, "evaluate", few, "--plot", tmp_path / "layers.png")
-    assert (code, err.count("\n")) == (1, 1) and "--plot draws what becomes of image pairs" in err
+    assert (code, err.count("\n")) == (1, 1) and "--plot draws the results of image pairs" in err
     code, _, _ = feature_matcher(capsys, "evaluate", few, "--ground-truth", many / "ground_truth.tum")
     assert code == 0
     (tmp_path / "elsewhen.tum").write_text("1.0 0 0 0 0 0 0 1\n2.0 0 0 0 0 0 0 1\n")

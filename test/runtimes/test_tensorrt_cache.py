@@ -93,8 +93,8 @@ def test_a_foreign_engine_is_named_and_not_used(cache: EngineCache, here: Enviro
         cache.find(GRAPH, here)
     with pytest.raises(RuntimeLoadError, match="there is no engine for"):
         cache.find("b" * 64, HERE)
-    with pytest.raises(RuntimeLoadError, match=r"8.9 in float32, only for .* in float16$"):
-        cache.find(GRAPH, HERE, "float32")
+    with pytest.raises(RuntimeLoadError, match=r"only for .* in float16$"):
+        cache.find(GRAPH, here)
 
 
 def flip(content: bytes) -> bytes:
@@ -110,6 +110,9 @@ def test_a_changed_engine_is_refused_and_built_again(cache: EngineCache, change:
     assert cache.holds(SOURCE.key, GRAPH) is None
     path.unlink()
     with pytest.raises(RuntimeLoadError, match="is missing: build it again"):
+        cache.find(GRAPH, HERE)
+    path.mkdir(mode=0o700)
+    with pytest.raises(RuntimeLoadError, match=r"cannot be read \(.*\): build it again"):
         cache.find(GRAPH, HERE)
 
 

@@ -36,7 +36,7 @@ from feature_matcher_ros.matchers.adaptive import PruneRule, StopRule
 from feature_matcher_ros.matchers.lightglue import LightGlue, LightGlueRules
 from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
 from feature_matcher_ros.runtimes import open_runtime, own_files, tensorrt_device, tensorrt_library
-from feature_matcher_ros.runtimes.tensorrt_device import CudaDevice, DeviceTensor
+from feature_matcher_ros.runtimes.tensorrt_device import CudaDevice, DeviceBuffer, DeviceTensor
 from feature_matcher_ros.runtimes.tensorrt_library import driver_problem, load_tensorrt, require_driver
 from feature_matcher_ros.runtimes.tensorrt_runtime import TensorRtRuntime
 
@@ -116,6 +116,18 @@ def test_a_full_gpu_is_one_sentence(machine: Machine) -> None:
     machine.gpu.capacity = 1 << 18
     with pytest.raises(MatcherError, match=r"the GPU has no 0 MB left .*: lower max_keypoints"):
         runtime.run(stage_inputs(200, 200))
+
+
+def test_memory_that_was_refused_may_be_asked_for_again(machine: Machine) -> None:
+    device = CudaDevice()
+    with device.active():
+        buffer = DeviceBuffer(device)
+        buffer.refill(1 << 16)
+        machine.gpu.capacity = 1 << 18
+        with pytest.raises(MatcherError, match="the GPU has no 1 MB left"):
+            buffer.refill(1 << 20)
+        address = buffer.refill(1 << 17)
+        assert len(machine.gpu.memory[address]) == 1 << 17
 
 
 def test_an_engine_of_another_graph_is_refused(machine: Machine) -> None:
@@ -236,7 +248,7 @@ def test_kernels_that_are_harmed_are_compiled_again(
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(FakeCache, "deserialize", lambda self, blob: pytest.fail("the library saw it"))
         opened_stage(machine).run(stage_inputs(9, 7))
-    assert machine.gpu.num_compiled == 2 and "kernels are compiled anew" in caplog.text
+    assert machine.gpu.num_compiled == 2 and "kernels are compiled again" in caplog.text
     assert path.read_bytes() == good and path.stat().st_mode & 0o077 == 0
 
 

@@ -91,7 +91,7 @@ def _name(folder: Path) -> str:
 
 
 def _stamp(path: Path) -> int:
-    """By the number in the name, so that a missing frame leaves its gap."""
+    """The stamp by the number in the name, so that a missing frame leaves its gap."""
     return (number_from_name(path) or 0) * 1_000_000_000 // RATE_HZ
 
 
