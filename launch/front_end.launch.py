@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch_ros.actions import Node
 
 from feature_matcher_ros.errors import FeatureMatcherError, SourceError
@@ -17,6 +17,7 @@ from feature_matcher_ros.ros.rclpy_launch import (
     NAMESPACE,
     PACKAGE,
     SHARE,
+    UNSCALED,
     choice,
     given_values,
     refuse,
@@ -24,9 +25,8 @@ from feature_matcher_ros.ros.rclpy_launch import (
     switch_in_file,
 )
 from feature_matcher_ros.ros.rclpy_search import find_topics
+from feature_matcher_ros.ros.rviz_view import rviz_view
 
-# Topics that the RViz configuration shows, by their names below the node.
-SHOWN = ("odometry", "path", "markers", "matches_image", "correspondences")
 SENSORS = ["mono", "stereo", "rgbd"]
 TRANSPORTS = [IN_FILE, "raw", "compressed"]
 
@@ -60,6 +60,7 @@ ARGUMENTS = [
     EVERY_FRAME,
     switch_in_file("use_sim_time", "Follow /clock, of a simulation or of a bag that is played."),
     switch_in_file("autostart", "Configure and activate the node at once; false leaves that to a lifecycle manager."),
+    UNSCALED,
     switch("rviz", "Open RViz with what the node publishes."),
     LOG_LEVEL,
 ]
@@ -76,6 +77,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         parameters = launch_parameters(
             given, in_file, lambda sensor: find_topics(sensor, float(given["search_timeout_s"]))
         )
+        view = rviz_view(_full_name(given), in_file | parameters)
     except SourceError as error:
         sentence = f"the camera cannot be chosen: {error} (image:=TOPIC, second:=TOPIC)"
         return refuse(sentence, "there is not exactly one camera")
@@ -91,19 +93,17 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         remappings=[tuple(rule.split(":=", 1)) for rule in shlex.split(given["remaps"])],
         ros_arguments=["--log-level", given["log_level"]],
     )
-    return [node, *_rviz(given, use_sim_time=parameters.get("use_sim_time", in_file.get("use_sim_time", False)))]
-
-
-def _rviz(given: dict[str, str], *, use_sim_time: bool) -> list[LaunchDescriptionEntity]:
     if given["rviz"] != "true":
-        return []
-    prefix = "/".join(filter(None, ("", given["namespace"].strip("/"), given["name"])))
-    return [
-        Node(
-            package="rviz2",
-            executable="rviz2",
-            arguments=["-d", str(SHARE / "config" / "front_end.rviz")],
-            remappings=[(f"/feature_matcher/{topic}", f"{prefix}/{topic}") for topic in SHOWN],
-            parameters=[{"use_sim_time": use_sim_time}],
-        )
-    ]
+        return [node]
+    rviz = Node(
+        package="rviz2",
+        executable="rviz2",
+        arguments=["-d", str(SHARE / "config" / "front_end.rviz"), "-f", view.fixed_frame],
+        remappings=view.remappings,
+        parameters=[{"use_sim_time": parameters.get("use_sim_time", in_file.get("use_sim_time", False))}],
+    )
+    return [*([LogInfo(msg=view.note)] if view.note else []), node, rviz]
+
+
+def _full_name(given: dict[str, str]) -> str:
+    return "/" + "/".join(filter(None, (given["namespace"].strip("/"), given["name"])))

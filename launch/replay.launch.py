@@ -18,12 +18,14 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from feature_matcher_ros.errors import FeatureMatcherError
 from feature_matcher_ros.evaluation.bag import camera_topics
 from feature_matcher_ros.evaluation.sequences import Modality, Selection
+from feature_matcher_ros.ros.launch_parameters import IN_FILE
 from feature_matcher_ros.ros.rclpy_launch import (
     CONFIG,
     EVERY_FRAME,
     LOG_LEVEL,
     NAMESPACE,
     SHARE,
+    UNSCALED,
     choice,
     given_values,
     refuse,
@@ -44,10 +46,16 @@ ARGUMENTS = [
     EVERY_FRAME,
     CONFIG,
     NAMESPACE,
-    switch("rviz", "Open RViz with what the node publishes; without it everything ends with the bag.", is_on=True),
+    UNSCALED,
+    switch(
+        "rviz",
+        "Open RViz with what the node publishes, which then includes what has no length unless publish_unscaled is "
+        "given; without RViz everything ends with the bag.",
+        is_on=True,
+    ),
     LOG_LEVEL,
 ]
-PASSED_ON = ("process_every_frame", "config", "namespace", "rviz", "log_level")
+PASSED_ON = ("process_every_frame", "config", "namespace", "publish_unscaled", "rviz", "log_level")
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -61,6 +69,8 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     except FeatureMatcherError as error:
         return refuse(f"{given['bag']} cannot be played: {error}", "the bag cannot be played")
     arguments = {name: given[name] for name in PASSED_ON} | topics | {"use_sim_time": "true"}
+    if given["rviz"] == "true" and given["publish_unscaled"] == IN_FILE:
+        arguments["publish_unscaled"] = "true"  # nobody but RViz listens to a bag's odometry
     player = _player(given)
     actions: list[LaunchDescriptionEntity] = [
         IncludeLaunchDescription(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from feature_matcher_ros.datatypes import Float, FrontEndResult
 from feature_matcher_ros.geometry import invert_pose, move_covariance
-from feature_matcher_ros.ros.conversions import ODOM_FROM_WORLD
+from feature_matcher_ros.ros.conversions import ODOM_FROM_WORLD, odom_from_cam
 from feature_matcher_ros.ros.graph import Graph
 
 _LOG = logging.getLogger(__name__)
@@ -19,6 +19,10 @@ class Placed:
 
     result: FrontEndResult
     base_from_cam: Float  # (4, 4)
+
+    def odom_from_cam(self) -> Float:
+        """The pose (4, 4) of the camera itself."""
+        return odom_from_cam(self.result) @ self.base_from_cam
 
 
 class BaseFrame:

@@ -96,19 +96,26 @@ def odom_from_cam(result: FrontEndResult) -> Float:
 
 def transform_message(make: MessageFactory, result: FrontEndResult, odom_frame_id: str) -> Any:
     """``/tf`` from the odometry frame to the camera's optical frame, which must have no other parent."""
-    pose = odom_from_cam(result)
-    transform = make(
-        "geometry_msgs/msg/Transform",
-        translation=make_vector(make, pose[:3, 3]),
-        rotation=make_quaternion(make, pose[:3, :3]),
-    )
-    stamped = make(
-        "geometry_msgs/msg/TransformStamped",
-        header=make_header(make, result.stamp_ns, odom_frame_id),
-        child_frame_id=result.frame_id,
-        transform=transform,
-    )
-    return make("tf2_msgs/msg/TFMessage", transforms=[stamped])
+    return transforms_message(make, result.stamp_ns, odom_frame_id, {result.frame_id: odom_from_cam(result)})
+
+
+def transforms_message(make: MessageFactory, stamp_ns: int, parent: str, children: Mapping[str, Float]) -> Any:
+    """Places in one frame, as poses (4, 4) by the names of their frames."""
+    header = make_header(make, stamp_ns, parent)
+    transforms = [
+        make(
+            "geometry_msgs/msg/TransformStamped",
+            header=header,
+            child_frame_id=child,
+            transform=make(
+                "geometry_msgs/msg/Transform",
+                translation=make_vector(make, pose[:3, 3]),
+                rotation=make_quaternion(make, pose[:3, :3]),
+            ),
+        )
+        for child, pose in children.items()
+    ]
+    return make("tf2_msgs/msg/TFMessage", transforms=transforms)
 
 
 def path_message(make: MessageFactory, poses: Iterable[tuple[int, Float]], stamp_ns: int, odom_frame_id: str) -> Any:

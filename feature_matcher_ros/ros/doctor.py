@@ -22,9 +22,8 @@ from feature_matcher_ros.ros.bag_inputs import find_inputs, names_topics, select
 from feature_matcher_ros.ros.camera_input import CameraInput
 from feature_matcher_ros.ros.frame_builder import FrameBuilder
 from feature_matcher_ros.ros.graph import SENSOR_DATA, Endpoint, Graph
-from feature_matcher_ros.ros.input_topics import InputTopic, input_topics
+from feature_matcher_ros.ros.input_topics import InputTopic, camera_namespaces, input_topics
 from feature_matcher_ros.ros.names import NodeName
-from feature_matcher_ros.ros.server import camera_namespaces
 from feature_matcher_ros.ros.startup_check import explain_silence, explain_topic
 from feature_matcher_ros.ros.synchronizer import Bundle
 from feature_matcher_ros.runtimes.engine_cache import default_engine_folder

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Protocol
 
+from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.evaluation.bag_topics import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from feature_matcher_ros.node_config import NodeConfig
 from feature_matcher_ros.ros.live_rig import Role
@@ -71,6 +73,23 @@ def below(namespace: str, name: str) -> str:
         return name
     head, rest = ("~/", name[2:]) if name.startswith("~/") else ("", name.lstrip("/"))
     return f"{head}{namespace}/{rest}"
+
+
+def camera_namespaces(text: str) -> list[str]:
+    """The namespaces of ``node.namespaces``; one empty one for a node of a single camera.
+
+    Raises:
+        ConfigError: one is no name, or there twice.
+    """
+    names = [name.strip().strip("/") for name in text.split(",")] if text.strip() else [""]
+    for name in names:
+        if text.strip() and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*", name):
+            raise ConfigError(
+                f"node.namespaces = '{text}': '{name}' is no namespace, write letters, digits, '_' and '/'."
+            )
+        if names.count(name) > 1:
+            raise ConfigError(f"node.namespaces = '{text}' names '{name}' twice: name every camera once.")
+    return names
 
 
 def _image_names(config: NodeConfig, namespace: str) -> dict[Role, str]:

@@ -16,6 +16,7 @@ _PARAMETERS = {
     "depth_transport": "node.depth_transport",
     "calibration": "node.calibration",
     "process_every_frame": "node.process_every_frame",
+    "publish_unscaled": "node.publish_unscaled",
     "use_sim_time": "use_sim_time",
     "autostart": "autostart",
 }

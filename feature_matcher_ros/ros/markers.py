@@ -11,9 +11,9 @@ from feature_matcher_ros.datatypes import Camera, Float
 from feature_matcher_ros.ros.messages import MessageFactory, make_header, make_pose, make_vector
 
 _LINE_LIST, _POINTS = 5, 8  # Marker.type
-_DEPTH_M = 0.15  # of the pyramid
-_LINE_M, _DOT_M = 0.006, 0.03
-_CAMERA_COLOUR, _KEYFRAME_COLOUR = (0.1, 0.9, 0.6), (1.0, 0.65, 0.1)
+_DEPTH_M = 0.25  # of the pyramid
+_LINE_M, _DOT_M = 0.012, 0.04
+_CAMERA_COLOUR, _KEYFRAME_COLOUR = (1.0, 1.0, 1.0), (1.0, 0.65, 0.1)
 
 
 def marker_message(

@@ -11,7 +11,11 @@ from feature_matcher_ros.datatypes import Frame, FrontEndResult, Image
 from feature_matcher_ros.drawing import draw_matches
 from feature_matcher_ros.node_config import NodeConfig
 from feature_matcher_ros.ros.base_frame import BaseFrame, Placed
-from feature_matcher_ros.ros.conversions import compressed_image_message, image_message, odom_from_cam
+from feature_matcher_ros.ros.conversions import (
+    compressed_image_message,
+    image_message,
+    transforms_message,
+)
 from feature_matcher_ros.ros.graph import Graph, Publisher, QosProfile
 from feature_matcher_ros.ros.input_topics import below
 from feature_matcher_ros.ros.live_path import LivePath
@@ -28,6 +32,8 @@ from feature_matcher_ros.ros.topics import (
     RELATIVE_POSE,
     STATUS,
     TF,
+    VIEW_FRAME,
+    VIEW_TF,
     VINS_FEATURES,
     Topic,
     TopicOptions,
@@ -50,7 +56,7 @@ class Outputs:
             publish_tf=config.publish_tf,
             publish_unscaled=config.publish_unscaled,
         )
-        topics = [CORRESPONDENCES, RELATIVE_POSE, ODOMETRY, KEYFRAME, PATH, STATUS, MARKERS]
+        topics = [CORRESPONDENCES, RELATIVE_POSE, ODOMETRY, KEYFRAME, PATH, STATUS, MARKERS, VIEW_TF]
         topics += [MATCHES_IMAGE, MATCHES_IMAGE_RAW]
         topics += [TF] if config.publish_tf else []
         topics += [VINS_FEATURES] if config.publish_vins_features else []
@@ -73,6 +79,10 @@ class Outputs:
         """Publish all that somebody listens to."""
         heard = {topic for topic, publisher in self._publishers.items() if publisher.has_subscribers()}
         placed = self._place(result)
+        if placed is not None and VIEW_TF in heard:  # before what is in the camera's frame: RViz does not wait for it
+            self._send(VIEW_TF, self._view(result, placed))
+        if not has_place(result, self._options):
+            placed = None
         if placed is not None:
             self._path.follow(placed.result)
             self._publish_single(frame, placed.result, heard & _OF_THE_BASE)
@@ -90,9 +100,16 @@ class Outputs:
 
     def _place(self, result: FrontEndResult) -> Placed | None:
         """Where the odometry is; None where it is not known."""
-        if not has_place(result, self._options):
+        if result.odometry is None:
             return None
         return Placed(result, np.eye(4)) if self._base is None else self._base.place(result)
+
+    def _view(self, result: FrontEndResult, placed: Placed) -> Any:
+        """The camera, and the frame that moves with it, also where no length is known."""
+        camera, followed = placed.odom_from_cam(), np.eye(4)
+        followed[:3, 3] = camera[:3, 3]
+        places = {result.frame_id: camera, VIEW_FRAME: followed}
+        return transforms_message(self._make, result.stamp_ns, self._options.odom_frame_id, places)
 
     def _publish_single(self, frame: Frame, result: FrontEndResult, wanted: set[Topic]) -> None:
         """The messages that depend on one frame alone; what replay calls diagnostics is the status here."""
@@ -107,9 +124,8 @@ class Outputs:
 
         def markers() -> Any:
             assert placed is not None
-            odom_from_camera = odom_from_cam(placed.result) @ placed.base_from_cam
             keyframes = self._path.poses() if result.is_keyframe else []  # thousands; who draws them remembers them
-            return marker_message(make, stamp_ns, odom, odom_from_camera, frame.camera, keyframes)
+            return marker_message(make, stamp_ns, odom, placed.odom_from_cam(), frame.camera, keyframes)
 
         has_path = placed is not None and result.is_keyframe
         return [

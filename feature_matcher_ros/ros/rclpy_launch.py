@@ -36,6 +36,9 @@ CONFIG = DeclareLaunchArgument(
 )
 NAMESPACE = DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node.")
 EVERY_FRAME = switch_in_file("process_every_frame", "Process all images, however late, not only the newest; for bags.")
+UNSCALED = switch_in_file(
+    "publish_unscaled", "Publish odometry, path and markers also where no length is known, as with one camera alone."
+)
 LOG_LEVEL = choice("log_level", "What the node logs.", ["info", "debug", "warn", "error", "fatal"])
 
 

@@ -7,7 +7,6 @@ once a second and says what is missing. The callbacks of the middleware only han
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from typing import Any
@@ -24,6 +23,7 @@ from feature_matcher_ros.node_config import LiveConfig
 from feature_matcher_ros.ros.camera_input import CameraInput
 from feature_matcher_ros.ros.frame_ledger import FrameCounts
 from feature_matcher_ros.ros.graph import RELIABLE, Graph, Publisher
+from feature_matcher_ros.ros.input_topics import camera_namespaces
 from feature_matcher_ros.ros.live_camera import LiveCamera
 from feature_matcher_ros.ros.node_diagnostics import CameraDiagnostics, diagnostics_array
 from feature_matcher_ros.ros.run_time_parameters import fixed_changes
@@ -252,20 +252,3 @@ class _Silence:
         if came:
             return f"{came} images came since the last one that could be used: see what is counted as dropped, and why."
         return "no image has come for some time: look after the camera."
-
-
-def camera_namespaces(text: str) -> list[str]:
-    """The namespaces of ``node.namespaces``; one empty one for a node of a single camera.
-
-    Raises:
-        ConfigError: one is no name, or there twice.
-    """
-    names = [name.strip().strip("/") for name in text.split(",")] if text.strip() else [""]
-    for name in names:
-        if text.strip() and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*", name):
-            raise ConfigError(
-                f"node.namespaces = '{text}': '{name}' is no namespace, write letters, digits, '_' and '/'."
-            )
-        if names.count(name) > 1:
-            raise ConfigError(f"node.namespaces = '{text}' names '{name}' twice: name every camera once.")
-    return names

@@ -46,6 +46,10 @@ TF = Topic("/tf", "tf2_msgs/msg/TFMessage", depth=100)
 STATUS = Topic("~/status", "diagnostic_msgs/msg/DiagnosticArray")
 MATCHES_IMAGE_RAW = Topic("~/matches_image", "sensor_msgs/msg/Image", depth=1)
 MARKERS = Topic("~/markers", "visualization_msgs/msg/MarkerArray", depth=1)
+# The camera's place for viewers that listen to it instead of /tf, where the camera may have another parent; and a
+# frame that moves with the camera without turning, for a view to follow.
+VIEW_TF = Topic("~/tf", "tf2_msgs/msg/TFMessage", depth=100)
+VIEW_FRAME = "view"
 VINS_FEATURES = Topic("~/vins_features", "sensor_msgs/msg/PointCloud")
 
 TOPICS = (CORRESPONDENCES, RELATIVE_POSE, ODOMETRY, KEYFRAME, PATH, MATCHES_IMAGE, DIAGNOSTICS, TF)

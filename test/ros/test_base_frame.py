@@ -25,7 +25,7 @@ from feature_matcher_ros.ros.messages import (
     matrix_from_pose,
     matrix_from_transform,
 )
-from feature_matcher_ros.ros.topics import ODOMETRY, PATH, STATUS, TF
+from feature_matcher_ros.ros.topics import ODOMETRY, PATH, STATUS, TF, VIEW_FRAME, VIEW_TF
 
 # The camera looks ahead from 0.3 m before and 0.2 m above the base, its optical axis along x of the base.
 BASE_FROM_CAM = pose_from([[0, 0, 1], [-1, 0, 0], [0, -1, 0]], [0.3, 0.0, 0.2])
@@ -130,7 +130,7 @@ def test_odometry_path_and_tf_are_those_of_the_base(adapter: str, frames: list[F
         node__max_frame_age_ms=0,
         node__qos="reliable",
     )
-    with node, LiveCamera() as camera, Consumer([ODOMETRY, PATH, TF, STATUS]) as consumer:
+    with node, LiveCamera() as camera, Consumer([ODOMETRY, PATH, TF, VIEW_TF, STATUS]) as consumer:
         consumer.wait_for_node()
         make, kind = camera.make, "tf2_msgs/msg/TFMessage"
         stand = camera.graph.advertise("/tf_static", kind, LATCHED)
@@ -149,6 +149,14 @@ def test_odometry_path_and_tf_are_those_of_the_base(adapter: str, frames: list[F
     lever = [np.linalg.norm(matrix_from_pose(m.pose.pose)[:3, 2] - [0, 0, 1]) for m in messages]
     assert max(lever) < 0.2, "the base stays level, where the axes of the camera would not"
     assert max(np.linalg.norm(step) for step in ahead) > 0.0
+    for odometry, view in zip(messages, consumer.messages[VIEW_TF], strict=True):
+        camera, followed = view.transforms
+        assert camera.header.stamp == followed.header.stamp == odometry.header.stamp
+        assert (camera.child_frame_id, followed.child_frame_id) == (frames[0].frame_id, VIEW_FRAME)
+        odom_from_cam = matrix_from_pose(odometry.pose.pose) @ BASE_FROM_CAM
+        np.testing.assert_allclose(matrix_from_transform(camera.transform), odom_from_cam, atol=1e-12)
+        odom_from_cam[:3, :3] = np.eye(3)
+        np.testing.assert_allclose(matrix_from_transform(followed.transform), odom_from_cam, atol=1e-12)
     for odometry, transform in zip(messages, consumer.messages[TF], strict=True):
         [stamped] = transform.transforms
         assert (stamped.header.frame_id, stamped.child_frame_id) == ("odom", "base_link")

@@ -114,11 +114,11 @@ def ends_cleanly(process: subprocess.Popen[bytes], log: Path) -> None:
         (
             "front_end.launch.py",
             "sensor image second transport depth_transport search_timeout_s config calibration namespace name remaps "
-            "process_every_frame use_sim_time autostart rviz log_level",
+            "process_every_frame use_sim_time autostart publish_unscaled rviz log_level",
         ),
         (
             "replay.launch.py",
-            "bag sensor image second rate loop process_every_frame config namespace rviz log_level",
+            "bag sensor image second rate loop process_every_frame config namespace publish_unscaled rviz log_level",
         ),
     ],
 )

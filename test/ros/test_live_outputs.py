@@ -178,7 +178,10 @@ def test_nothing_is_computed_for_a_topic_without_subscribers(
     for module, names in (
         (topics, ["cloud_from_result", "relative_pose_message", "odometry_message", "keyframe_message"]),
         (topics, ["diagnostics_message", "transform_message"]),
-        (outputs, ["draw_matches", "marker_message", "compressed_image_message", "image_message"]),
+        (
+            outputs,
+            ["draw_matches", "marker_message", "transforms_message", "compressed_image_message", "image_message"],
+        ),
     ):
         for name in names:
             monkeypatch.setattr(module, name, refuse(name))

@@ -6,10 +6,9 @@ import pytest
 
 from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.node_config import LiveConfig, NodeConfig, live_config, load_live_config
-from feature_matcher_ros.ros.input_topics import below, input_topics
+from feature_matcher_ros.ros.input_topics import below, camera_namespaces, input_topics
 from feature_matcher_ros.ros.names import NodeName, RemappingRule, similar_topics
 from feature_matcher_ros.ros.ros_arguments import parse_ros_arguments
-from feature_matcher_ros.ros.server import camera_namespaces
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,9 @@ from feature_matcher_ros.ros.graph import Endpoint
 from feature_matcher_ros.ros.launch_parameters import launch_parameters
 from feature_matcher_ros.ros.node_report import save_report
 from feature_matcher_ros.ros.run_time_parameters import fixed_changes, is_run_time_safe
+from feature_matcher_ros.ros.rviz_view import SHOWN, rviz_view
 from feature_matcher_ros.ros.topic_search import FoundTopics, search_topics
+from feature_matcher_ros.ros.topics import PATH, TF
 from feature_matcher_ros.runtimes.engine_cache import EngineCache, default_engine_folder
 from feature_matcher_ros.runtimes.engine_manifest import EngineManifest, EngineSource, Environment
 
@@ -161,7 +163,7 @@ def test_what_is_not_clear_is_said(modality: str, topics: list[str], sentence: s
 
 NOT_GIVEN = {
     **dict.fromkeys(("sensor", "transport", "depth_transport", "process_every_frame", "use_sim_time"), "config"),
-    **{"autostart": "config", "calibration": "", "image": "auto", "second": "auto"},
+    **{"autostart": "config", "publish_unscaled": "config", "calibration": "", "image": "auto", "second": "auto"},
 }
 RIGHT = "node.right_image_topic"
 
@@ -188,6 +190,38 @@ def test_a_launch_file_overrides_only_what_it_was_given(
     expected |= {"autostart": False} if "autostart" in given else {}
     expected |= {"node.calibration": "c.yaml"} if "calibration" in given else {}
     assert launch_parameters(NOT_GIVEN | given, in_file, lambda sensor: FoundTopics(f"/{sensor}")) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "frame", "rules"),
+    [
+        ("/feature_matcher", {}, "odom", {TF.name: "/feature_matcher/tf", "/tf_static": "/feature_matcher/tf_static"}),
+        ("/feature_matcher", {"node.publish_tf": True, "node.odom_frame_id": "map"}, "map", {}),
+        ("/robot/eyes", {"node.publish_tf": True}, "odom", {PATH.full_name: "/robot/eyes/path"}),
+        (
+            "/eyes",
+            {"node.namespaces": "left, right"},
+            "left/odom",
+            {PATH.full_name: "/eyes/left/path", TF.name: "/eyes/left/tf"},
+        ),
+    ],
+)
+def test_rviz_is_told_what_this_node_publishes(
+    name: str, values: dict[str, object], frame: str, rules: dict[str, str]
+) -> None:
+    """All topics are remapped, or none; /tf is the robot's where the node adds to it."""
+    view = rviz_view(name, values)
+    told = dict(view.remappings)
+    assert view.fixed_frame == frame and rules.items() <= told.items()
+    assert len(told) == len(SHOWN) * (name != "/feature_matcher") + 2 * ("node.publish_tf" not in values)
+
+
+@pytest.mark.parametrize(
+    ("values", "is_said"),
+    [({}, True), ({"node.publish_unscaled": True}, False), ({"node.modality": "stereo"}, False)],
+)
+def test_an_empty_view_is_explained(values: dict[str, object], *, is_said: bool) -> None:
+    assert ("publish_unscaled:=true" in rviz_view("/feature_matcher", values).note) == is_said
 
 
 def test_the_file_of_all_parameters_names_no_camera() -> None:
