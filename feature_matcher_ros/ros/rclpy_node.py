@@ -63,6 +63,7 @@ class FrontEndNode(LifecycleNode):
         group = MutuallyExclusiveCallbackGroup()
         self.create_service(Trigger, "~/reset", self._on_reset, callback_group=group)
         self.create_service(Trigger, "~/save_report", self._on_save_report, callback_group=group)
+        self._answer_impossible_transitions()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the networks, with the parameters as they are now."""
@@ -120,10 +121,27 @@ class FrontEndNode(LifecycleNode):
     def _declare_autostart(self) -> bool:
         given = self.get_parameter_or("autostart").value
         if given is not None:
+            if not isinstance(given, bool):
+                raise ConfigError(f"autostart = {given!r} is not of type bool: give true or false.")
             self.undeclare_parameter("autostart")
         text = "configure and activate at once; false leaves that to a lifecycle manager"
         value = self.declare_parameter("autostart", True, ParameterDescriptor(description=text, read_only=True)).value
         return bool(value)
+
+    def _answer_impossible_transitions(self) -> None:
+        """Refuse what the state does not allow; rclpy of 2024 and before lets whoever asks for that wait for ever."""
+        service = next(found for found in self.services if found.srv_name.endswith("/change_state"))
+        change_state = service.callback
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except RuntimeError as error:  # of which rclpy's own errors are kinds
+                _LOG.error("the state cannot be changed: %s", error)
+                response.success = False
+                return response
+
+        service.callback = answer
 
     def _configured(self) -> Server:
         assert self._server is not None  # which the states of the lifecycle guarantee

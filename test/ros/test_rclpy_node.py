@@ -142,6 +142,8 @@ def test_a_configuration_that_fails_leaves_it_unconfigured_and_says_why(operator
     with LiveNode(adapter="rclpy", autostart=False, **changes) as node:
         assert not operator.change(Transition.TRANSITION_CONFIGURE)
         assert operator.state() == State.PRIMARY_STATE_UNCONFIGURED
+        assert not operator.change(Transition.TRANSITION_ACTIVATE)  # which is answered, though there is no such way
+        wait_until(lambda: "the state cannot be changed" in node.log, "the refusal")
         wait_until(lambda: f"{tmp_path}" in node.log and "[ERROR]" in node.log, "the reason")
         assert operator.set(matcher__name="mutual_nearest") == (True, "")
         assert operator.change(Transition.TRANSITION_CONFIGURE)
@@ -225,6 +227,7 @@ def test_its_services(operator: Operator, frames: list[Frame], tmp_path: Path) -
         (["-p", "keyframes.min_paralax_px:=3.0"], "unknown parameter 'keyframes.min_paralax_px': did you mean"),
         (["-p", "matcher.max_ratio:=3.0"], "matcher.max_ratio = 3.0 is out of range: give a value of 0 to 1."),
         (["-p", "node.mount_rotation_deg:=45"], "node.mount_rotation_deg = 45 is not 0, 90, 180 or 270."),
+        (["-p", "autostart:=maybe"], "autostart = 'maybe' is not of type bool"),
         (["-p", "nonsense"], "nonsense"),
         (["-r", "image:=not a topic"], "not a topic"),
         (["-p", "node.image_topic:=9lives"], "'9lives' is no name of a topic"),
