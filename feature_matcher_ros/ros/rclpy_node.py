@@ -34,7 +34,7 @@ from feature_matcher_ros.ros.rclpy_graph import RclpyGraph
 from feature_matcher_ros.ros.rclpy_logging import log_to
 from feature_matcher_ros.ros.rclpy_parameters import concerns_us, config_of, declare_parameters
 from feature_matcher_ros.ros.server import Server
-from feature_matcher_ros.ros.stop_signals import LAST_FRAME_S, StopRequest, ignore_signals, stop_on_signals
+from feature_matcher_ros.ros.stop_signals import LAST_FRAME_S, StopRequest, ignore_signals
 
 _NUM_THREADS = 4  # so that tf, parameters and a report are served while a transition takes its time
 _DEACTIVATION_S = 10.0  # that a frame is given to come to its end when the node is deactivated and lives on
@@ -206,9 +206,8 @@ class FrontEndNode(LifecycleNode):
         return response
 
 
-def main() -> None:
-    """Run the node until SIGINT or SIGTERM; exits with 1 and one sentence if it cannot start."""
-    stop = stop_on_signals()
+def main(stop: StopRequest) -> None:
+    """Run the node until it is to stop; exits with 1 and one sentence if it cannot start."""
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = FrontEndNode()
