@@ -71,6 +71,9 @@ def doctor(
 
 def front_end_node() -> None:
     """Run the node of rclpy, ``ros2 run feature_matcher_ros front_end_node``; exits with 1 where there is no ROS 2."""
+    from feature_matcher_ros.ros.stop_signals import stop_on_signals
+
+    stop = stop_on_signals()  # before imports that take seconds
     try:
         from feature_matcher_ros.ros.rclpy_node import main
     except ImportError as error:
@@ -79,7 +82,7 @@ def front_end_node() -> None:
             f"{sys.version_info.major}.{sys.version_info.minor}, or run feature-matcher live, which needs none.\n"
         )
         sys.exit(1)
-    main()
+    main(stop)
 
 
 def _examine(

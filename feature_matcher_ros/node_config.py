@@ -108,8 +108,8 @@ class LiveConfig(FrontEndConfig):
     node: NodeConfig = field(default_factory=NodeConfig)
 
 
-def load_live_config(path: Path, node_name: str = NODE_NAME) -> dict[str, Any]:
-    """Read the values of a file by path, also those that every ROS 2 node has.
+def load_live_config(path: Path, node_name: str = f"/{NODE_NAME}") -> dict[str, Any]:
+    """Read the values of a file by path, also those that every ROS 2 node has; ``node_name`` is the full one.
 
     Raises:
         ConfigError: the file cannot be read, or does not concern this node.

@@ -1,13 +1,12 @@
 """The front-end on live cameras, with RViz if asked for; `ros2 launch feature_matcher_ros front_end.launch.py -s`."""
 
-import shlex
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch_ros.actions import Node
 
-from feature_matcher_ros.errors import FeatureMatcherError, SourceError
+from feature_matcher_ros.errors import SourceError
 from feature_matcher_ros.node_config import load_live_config
 from feature_matcher_ros.ros.launch_parameters import AUTO, IN_FILE, launch_parameters
 from feature_matcher_ros.ros.rclpy_launch import (
@@ -20,7 +19,9 @@ from feature_matcher_ros.ros.rclpy_launch import (
     UNSCALED,
     choice,
     given_values,
-    refuse,
+    number,
+    remapping_rules,
+    require_rviz,
     switch,
     switch_in_file,
 )
@@ -71,18 +72,16 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """What is wrong is said before anything is started, for launch would leave that behind."""
     given = given_values(context, ARGUMENTS)
+    require_rviz(given)
+    rules, timeout_s = remapping_rules(given), number(given, "search_timeout_s")
+    node_name = "/" + "/".join(filter(None, (given["namespace"].strip("/"), given["name"])))
+    in_file = load_live_config(Path(given["config"]), node_name)
     try:
-        in_file = load_live_config(Path(given["config"]), given["name"])
-        parameters = launch_parameters(
-            given, in_file, lambda sensor: find_topics(sensor, float(given["search_timeout_s"]))
-        )
-        view = rviz_view(_full_name(given), in_file | parameters)
+        parameters = launch_parameters(given, in_file, lambda sensor: find_topics(sensor, timeout_s))
     except SourceError as error:
-        sentence = f"the camera cannot be chosen: {error} (image:=TOPIC, second:=TOPIC)"
-        return refuse(sentence, "there is not exactly one camera")
-    except FeatureMatcherError as error:
-        return refuse(str(error), "the parameters cannot be read")
+        raise SourceError(f"the camera cannot be chosen: {error} (image:=TOPIC, second:=TOPIC)") from error
     node = Node(
         package=PACKAGE,
         executable="front_end_node",
@@ -90,11 +89,12 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         namespace=given["namespace"],
         output="screen",
         parameters=[given["config"], *([parameters] if parameters else [])],
-        remappings=[tuple(rule.split(":=", 1)) for rule in shlex.split(given["remaps"])],
+        remappings=rules,
         ros_arguments=["--log-level", given["log_level"]],
     )
     if given["rviz"] != "true":
         return [node]
+    view = rviz_view(node_name, in_file | parameters)
     rviz = Node(
         package="rviz2",
         executable="rviz2",
@@ -103,7 +103,3 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         parameters=[{"use_sim_time": parameters.get("use_sim_time", in_file.get("use_sim_time", False))}],
     )
     return [*([LogInfo(msg=view.note)] if view.note else []), node, rviz]
-
-
-def _full_name(given: dict[str, str]) -> str:
-    return "/" + "/".join(filter(None, (given["namespace"].strip("/"), given["name"])))

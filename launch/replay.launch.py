@@ -15,7 +15,6 @@ from launch.actions import (
 from launch.event_handlers import OnProcessExit
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-from feature_matcher_ros.errors import FeatureMatcherError
 from feature_matcher_ros.evaluation.bag import camera_topics
 from feature_matcher_ros.evaluation.sequences import Modality, Selection
 from feature_matcher_ros.ros.launch_parameters import IN_FILE
@@ -28,7 +27,8 @@ from feature_matcher_ros.ros.rclpy_launch import (
     UNSCALED,
     choice,
     given_values,
-    refuse,
+    number,
+    require_rviz,
     switch,
 )
 
@@ -64,11 +64,9 @@ def generate_launch_description() -> LaunchDescription:
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     given = given_values(context, ARGUMENTS)
-    try:
-        topics = _topics(given)
-    except FeatureMatcherError as error:
-        return refuse(f"{given['bag']} cannot be played: {error}", "the bag cannot be played")
-    arguments = {name: given[name] for name in PASSED_ON} | topics | {"use_sim_time": "true"}
+    require_rviz(given)
+    number(given, "rate")
+    arguments = {name: given[name] for name in PASSED_ON} | _topics(given) | {"use_sim_time": "true"}
     if given["rviz"] == "true" and given["publish_unscaled"] == IN_FILE:
         arguments["publish_unscaled"] = "true"  # nobody but RViz listens to a bag's odometry
     player = _player(given)

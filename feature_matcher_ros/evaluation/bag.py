@@ -26,7 +26,7 @@ from feature_matcher_ros.evaluation.bag_topics import (
     choose_topics,
     strip_transport,
 )
-from feature_matcher_ros.evaluation.bag_transforms import TransformTree
+from feature_matcher_ros.evaluation.bag_transforms import TransformTree, clean_frame_id
 from feature_matcher_ros.evaluation.sequences import Selection, SequenceInfo
 from feature_matcher_ros.evaluation.stamp_pairing import Paired, StampPairer
 from feature_matcher_ros.ros.depth_decoder import decode_compressed_depth, decode_depth
@@ -187,7 +187,7 @@ class BagSequence:
                 depth = DepthView(_decode_depth(second, message, rig.units_per_m), rig.second, rig.second_pose)
                 _check_shape(depth.depth_m, rig.second.width, rig.second.height, second)
         image = _decode_image(topics.image, bag.decode(pair.item), color)
-        return Frame(pair.stamp_ns, image, rig.camera, topics.image.frame_id or "camera", stereo, depth)
+        return Frame(pair.stamp_ns, image, rig.camera, clean_frame_id(topics.image.frame_id) or "camera", stereo, depth)
 
 
 class _Stretch:

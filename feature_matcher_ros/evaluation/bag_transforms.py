@@ -52,9 +52,12 @@ class TransformTree:
         return chain
 
     def fixed_transform(self, target: str, source: str) -> Float | None:
-        """Return ``target_from_source`` (4, 4), every pose taken as fixed; None if nothing connects them."""
+        """Return ``target_from_source`` (4, 4), every pose taken as fixed; None if nothing connects them.
+
+        Frames without a name are not the same one.
+        """
         up_target, up_source = self.chain_to_root(target), self.chain_to_root(source)
-        common = next((frame for frame in up_source if frame in up_target), None)
+        common = next((frame for frame in up_source if frame in up_target and frame), None)
         if common is None:
             return None
         return invert_pose(self._fixed_from(common, up_target)) @ self._fixed_from(common, up_source)
@@ -86,7 +89,7 @@ class TransformTree:
 
 
 def clean_frame_id(frame_id: str) -> str:
-    """ROS 1 wrote a slash before the names of frames."""
+    """ROS 1 wrote a slash before the names of frames, which tf2 refuses to look for."""
     return frame_id.lstrip("/")
 
 

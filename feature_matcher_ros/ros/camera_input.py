@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from feature_matcher_ros.errors import ImageError
 from feature_matcher_ros.evaluation.bag_topics import IMAGE
 from feature_matcher_ros.node_config import NodeConfig
-from feature_matcher_ros.ros.frame_ledger import DropReason, FrameLedger
+from feature_matcher_ros.ros.frame_ledger import DropReason, FrameCounts, FrameLedger
 from feature_matcher_ros.ros.graph import LATCHED, RELIABLE, SENSOR_DATA, Graph, QosProfile, Subscription
 from feature_matcher_ros.ros.input_topics import InputTopic, below, image_topics, input_topics, second_role
 from feature_matcher_ros.ros.latest_slot import LatestSlot, Mailbox, PatientQueue
@@ -25,6 +26,14 @@ _MAX_LEAD = 8  # messages of a stream that wait for the other one; less than the
 _CATCH_UP_S = 1.0
 _MAX_DISORDER_NS = 500_000_000  # stamps that go back further than this are a jump in time
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """What has come by now."""
+
+    counts: FrameCounts
+    messages: Mapping[InputTopic, int]
 
 
 class CameraInput:
@@ -87,13 +96,24 @@ class CameraInput:
 
     def take(self) -> Bundle | None:
         """The next frame, as soon as the cameras are known; call it with ``changed`` held."""
-        if len(self._mailbox) == 0 or self.rig.missing_infos() or self.awaits_depth_info():
-            return None
-        return self._mailbox.take()
+        return self._mailbox.take() if self.has_frame() else None
+
+    def has_frame(self) -> bool:
+        """Tell whether there is a frame to take."""
+        return len(self._mailbox) > 0 and not self.rig.missing_infos() and not self.awaits_depth_info()
+
+    def arrivals(self) -> Arrivals:
+        return Arrivals(self.ledger.counts(), Counter(self._received))
 
     def num_received(self, wanted: InputTopic) -> int:
         """Count the messages that came on a topic."""
         return self._received[wanted]
+
+    def num_publishers(self) -> int:
+        """Count the publishers of the images."""
+        of_images = [wanted for wanted in self.wanted if wanted.role is Role.IMAGE and not wanted.is_info]
+        subscriptions = self.subscriptions()
+        return sum(subscriptions[wanted].num_publishers() for wanted in of_images if wanted in subscriptions)
 
     def subscriptions(self) -> dict[InputTopic, Subscription]:
         return dict(self._subscriptions)
@@ -112,7 +132,7 @@ class CameraInput:
     def follow_publishers(self) -> None:
         """Where quality of service is chosen by what is offered, choose again."""
         for wanted, subscription in self.subscriptions().items():
-            if self._config.qos == "auto" and not wanted.is_info:
+            if not self.rig.has_info(wanted.role) if wanted.is_info else self._config.qos == "auto":
                 qos = self._qos(wanted)
                 if qos != subscription.qos:
                     subscription.close()
@@ -151,6 +171,8 @@ class CameraInput:
         if self._config.qos == "auto" or wanted.is_info:
             offered = [endpoint.qos for endpoint in self._graph.publishers() if endpoint.topic == wanted.topic]
             is_reliable = bool(offered) and all(qos is not None and qos.is_reliable for qos in offered)
+            if wanted.is_info and is_reliable and all(qos is not None and qos.is_latched for qos in offered):
+                return LATCHED  # it may have been published before, and only once
         if self._config.process_every_frame and not wanted.is_info:
             return QosProfile(is_reliable, depth=0)
         return RELIABLE if is_reliable else SENSOR_DATA

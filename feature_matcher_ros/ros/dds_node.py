@@ -16,7 +16,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def run_node(options: NodeOptions) -> None:
-    """Run until SIGINT or SIGTERM. A frame that is still being processed then is not waited for.
+    """Run until a signal says stop. A frame that is still being processed then is not waited for.
 
     Raises:
         FeatureMatcherError: the node cannot start.

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import DepthView, Frame, StereoView
 from feature_matcher_ros.errors import ImageError
+from feature_matcher_ros.evaluation.bag_transforms import clean_frame_id
 from feature_matcher_ros.node_config import NodeConfig
 from feature_matcher_ros.ros.depth_decoder import decode_compressed_depth, decode_depth
 from feature_matcher_ros.ros.image_decoder import decode_compressed_image, decode_image
@@ -31,7 +32,7 @@ class FrameBuilder:
             ImageError: an image cannot be decoded, or is not of the size of its camera or of the mask.
             CalibrationError: a camera is not calibrated, or how two stand to each other is not known.
         """
-        frame_id = bundle.image.header.frame_id
+        frame_id = clean_frame_id(bundle.image.header.frame_id)
         image = self._decode_image(bundle.image)
         mask = self._rig.mask
         if mask is not None and mask.shape != image.shape[:2]:

@@ -44,15 +44,27 @@ class LiveCamera:
         self._builder = FrameBuilder(config, source.rig, source.second)
         self._size: tuple[int, ...] | None = None
         self._is_reset_due = False
+        self._is_processing = False
         self._said: set[str] = set()
 
     def request_reset(self) -> None:
         """Forget keyframes and tracks before the next frame."""
         self._is_reset_due = True
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a frame is being processed, or waits for that."""
+        return self._is_processing or self.input.has_frame()
+
+    @property
+    def prefix(self) -> str:
+        """What stands before all that is logged of this camera."""
+        return f"{self.namespace}: " if self.namespace else ""
+
     def process(self, bundle: Bundle) -> None:
         """Process and publish one frame, or count why not; for the worker alone."""
         ledger = self.input.ledger
+        self._is_processing = True
         try:
             if self._is_too_old(bundle):
                 ledger.drop(DropReason.TOO_OLD)
@@ -69,14 +81,12 @@ class LiveCamera:
             ledger.drop(DropReason.FAILED)
             self._is_reset_due = True
             if self._is_new(type(error).__name__):
-                _LOG.exception("%sa frame could not be processed: %r", self._prefix, error)
+                _LOG.exception("%sa frame could not be processed: %r", self.prefix, error)
         else:
             ledger.process()
             self._remember(bundle, result)
-
-    @property
-    def _prefix(self) -> str:
-        return f"{self.namespace}: " if self.namespace else ""
+        finally:
+            self._is_processing = False
 
     def _is_too_old(self, bundle: Bundle) -> bool:
         age_ms = self._age_ms(bundle)
@@ -109,7 +119,7 @@ class LiveCamera:
     def _say_once(self, sentence: str, cause: str) -> None:
         """Warn, unless that was done for the same cause."""
         if self._is_new(cause):
-            _LOG.warning("%s%s", self._prefix, sentence)
+            _LOG.warning("%s%s", self.prefix, sentence)
 
     def _is_new(self, cause: str) -> bool:
         if cause in self._said or len(self._said) >= _MAX_SENTENCES:

@@ -41,19 +41,29 @@ class CameraDiagnostics:
         self._input_rate = RateMeter()
         self._rate_hz = 0.0
         self._bad_drops = self._new_drops = 0
+        self._jumps = self._new_jumps = 0
 
     def follow(self) -> None:
         """Look at the counters, once a second whether or not anybody listens: what is new is so since the last look."""
-        counts = self.camera.input.ledger.counts()
+        camera_input = self.camera.input
+        counts = camera_input.ledger.counts()
         bad_drops = sum(count for reason, count in counts.dropped.items() if reason not in _BY_DESIGN)
         self._new_drops, self._bad_drops = bad_drops - self._bad_drops, bad_drops
+        jumps = camera_input.num_time_jumps
+        self._new_jumps, self._jumps = jumps - self._jumps, jumps
         self._rate_hz = self._input_rate.rate_hz(counts.received)
 
     def status(self, graph: Graph) -> Any:
         """One ``DiagnosticStatus``."""
         camera, make = self.camera, graph.make
-        summary, is_paused = camera.statistics.summary(), graph.is_time_paused()
-        verdict = judge(summary, new_drops=self._new_drops, is_paused=is_paused, missing=self.missing)
+        verdict = judge(
+            camera.statistics.summary(),
+            new_drops=self._new_drops,
+            new_jumps=self._new_jumps,
+            num_publishers=camera.input.num_publishers(),
+            may_be_silent=graph.is_time_paused() or camera.is_at_work,
+            missing=self.missing,
+        )
         values = {"state": verdict.state, "input_rate_hz": f"{self._rate_hz:.1f}", **self.values(graph)}
         name = f"{graph.node_name.lstrip('/')}: {camera.namespace or 'camera'}"
         return make(
@@ -91,19 +101,32 @@ def diagnostics_array(graph: Graph, cameras: Sequence[CameraDiagnostics]) -> Any
     return graph.make("diagnostic_msgs/msg/DiagnosticArray", header=header, status=statuses)
 
 
-def judge(summary: FrameSummary, *, new_drops: int, is_paused: bool, missing: str = "") -> Verdict:
+def judge(
+    summary: FrameSummary,
+    *,
+    new_drops: int = 0,
+    new_jumps: int = 0,
+    num_publishers: int = 1,
+    may_be_silent: bool = False,
+    missing: str = "",
+) -> Verdict:
     """Sum up a camera's latest frames; the first thing that is wrong counts.
 
-    Silence is a warning at first, and an error as soon as it is known what is ``missing``.
+    Silence is a warning at first, and an error as soon as it is known what is ``missing``. It means nothing while time
+    stands still or the front-end is at a frame. Publishers are those of the images: those of several cameras make up
+    no video.
     """
     silence = _ERROR if missing or summary.state is TrackingState.LOST else _WARN
     if summary.silent_s is None or summary.state is None:
         return Verdict(silence, "WAITING", missing or "no frame yet")
-    if summary.silent_s > _SILENT_S and not is_paused:
+    if summary.silent_s > _SILENT_S and (missing or not may_be_silent):
         why = f": {missing}" if missing else ""
         return Verdict(silence, "DEGRADED", f"no frame for {summary.silent_s:.0f} s{why}")
+    mixed = f", and {num_publishers} publishers send images: end all but one" if num_publishers > 1 else ""
+    if new_jumps > 1:
+        return Verdict(_WARN, "DEGRADED", f"the stamps of the images went back {new_jumps} times{mixed}")
     if summary.state is TrackingState.LOST:
-        return Verdict(_ERROR, "LOST", "the newest frame could not be connected to a keyframe")
+        return Verdict(_ERROR, "LOST", f"the newest frame could not be connected to a keyframe{mixed}")
     if new_drops:
         return Verdict(_WARN, "DEGRADED", f"{new_drops} images could not be used")
     if summary.inlier_ratio is not None and summary.inlier_ratio < _FEW_INLIERS:

@@ -9,12 +9,11 @@ from typing import Any
 
 from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.node_config import LiveConfig, live_config, load_live_config
-from feature_matcher_ros.parameter_file import flatten
+from feature_matcher_ros.parameter_file import ROS_OWN, flatten
 from feature_matcher_ros.ros.names import NodeName
 from feature_matcher_ros.ros.ros_arguments import RosArguments, parse_ros_arguments
 
 _SIM_TIME = "use_sim_time"
-_OF_EVERY_NODE = (_SIM_TIME, "qos_overrides", "start_type_description_service")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +39,13 @@ def node_options(
     use_sim_time = values.get(_SIM_TIME, False)
     if not isinstance(use_sim_time, bool):
         raise ConfigError(f"use_sim_time = {use_sim_time!r} is not of type bool: give true or false.")
-    own = {path: value for path, value in values.items() if path.split(".")[0] not in _OF_EVERY_NODE}
+    own = {path: value for path, value in values.items() if path.split(".")[0] not in ROS_OWN}
     return NodeOptions(ros.node, live_config(own), use_sim_time, ros.log_level)
 
 
 def _values(ros: RosArguments, config: Path | None) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for path in ([config] if config else []) + list(ros.files):
-        values |= load_live_config(path, ros.node.name)
+        values |= load_live_config(path, ros.node.full_name)
     nested = {name: value for name, value in ros.values if isinstance(value, Mapping)}
     return values | flatten(nested) | {name: value for name, value in ros.values if name not in nested}

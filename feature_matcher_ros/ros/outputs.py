@@ -9,6 +9,7 @@ import numpy as np
 
 from feature_matcher_ros.datatypes import Frame, FrontEndResult, Image
 from feature_matcher_ros.drawing import draw_matches
+from feature_matcher_ros.evaluation.bag_transforms import clean_frame_id
 from feature_matcher_ros.node_config import NodeConfig
 from feature_matcher_ros.ros.base_frame import BaseFrame, Placed
 from feature_matcher_ros.ros.conversions import (
@@ -52,7 +53,7 @@ class Outputs:
     def __init__(self, graph: Graph, config: NodeConfig, namespace: str) -> None:
         self._make = graph.make
         self._options = TopicOptions(
-            odom_frame_id=below(namespace, config.odom_frame_id),
+            odom_frame_id=below(namespace, clean_frame_id(config.odom_frame_id)),
             publish_tf=config.publish_tf,
             publish_unscaled=config.publish_unscaled,
         )
@@ -69,7 +70,8 @@ class Outputs:
             )
             for topic in topics
         }
-        self._base = BaseFrame(graph, config.base_frame_id) if config.base_frame_id else None
+        base_frame_id = clean_frame_id(config.base_frame_id)
+        self._base = BaseFrame(graph, base_frame_id) if base_frame_id else None
         self._path = LivePath(self._options.odom_frame_id)
         self._pictures: dict[int, Image] = {}
         self._vins = VinsFeatures()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, LogInfo, Shutdown
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix, get_package_share_directory
+from launch import LaunchContext
+from launch.actions import DeclareLaunchArgument
 from launch.substitutions import LaunchConfiguration
 
+from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.ros.launch_parameters import IN_FILE
 
 PACKAGE = "feature_matcher_ros"
@@ -47,6 +49,41 @@ def given_values(context: LaunchContext, arguments: Sequence[DeclareLaunchArgume
     return {entry.name: LaunchConfiguration(entry.name).perform(context) for entry in arguments}
 
 
-def refuse(sentence: str, reason: str) -> list[LaunchDescriptionEntity]:
-    """Say what is wrong, and end the launch."""
-    return [LogInfo(msg=sentence), Shutdown(reason=reason)]
+def number(given: Mapping[str, str], name: str) -> float:
+    """The value of an argument that is a number above zero.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    try:
+        value = float(given[name])
+    except ValueError:
+        value = 0.0
+    if not value > 0.0:
+        raise ConfigError(f"{name}:={given[name]} is no number above zero: write for example {name}:=2.0.")
+    return value
+
+
+def remapping_rules(given: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The rules of ``remaps``.
+
+    Raises:
+        ConfigError: one has not the form of a rule.
+    """
+    rules = [rule.partition(":=") for rule in shlex.split(given["remaps"])]
+    if not all(source and target for source, _, target in rules):
+        raise ConfigError(f"remaps:='{given['remaps']}' holds what has not the form FROM:=TO.")
+    return [(source, target) for source, _, target in rules]
+
+
+def require_rviz(given: Mapping[str, str]) -> None:
+    """Look for RViz where it is asked for: found missing later, launch would end and leave the node behind.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if given["rviz"] == "true":
+        try:
+            get_package_prefix("rviz2")
+        except PackageNotFoundError as error:
+            raise ConfigError("rviz2 is not installed: install it, or say rviz:=false.") from error

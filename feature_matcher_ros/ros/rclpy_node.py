@@ -34,7 +34,7 @@ from feature_matcher_ros.ros.rclpy_graph import RclpyGraph
 from feature_matcher_ros.ros.rclpy_logging import log_to
 from feature_matcher_ros.ros.rclpy_parameters import concerns_us, config_of, declare_parameters
 from feature_matcher_ros.ros.server import Server
-from feature_matcher_ros.ros.stop_signals import LAST_FRAME_S, StopRequest, ignore_signals, stop_on_signals
+from feature_matcher_ros.ros.stop_signals import LAST_FRAME_S, StopRequest, ignore_signals
 
 _NUM_THREADS = 4  # so that tf, parameters and a report are served while a transition takes its time
 _DEACTIVATION_S = 10.0  # that a frame is given to come to its end when the node is deactivated and lives on
@@ -63,6 +63,7 @@ class FrontEndNode(LifecycleNode):
         group = MutuallyExclusiveCallbackGroup()
         self.create_service(Trigger, "~/reset", self._on_reset, callback_group=group)
         self.create_service(Trigger, "~/save_report", self._on_save_report, callback_group=group)
+        self._answer_impossible_transitions()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the networks, with the parameters as they are now."""
@@ -120,10 +121,27 @@ class FrontEndNode(LifecycleNode):
     def _declare_autostart(self) -> bool:
         given = self.get_parameter_or("autostart").value
         if given is not None:
+            if not isinstance(given, bool):
+                raise ConfigError(f"autostart = {given!r} is not of type bool: give true or false.")
             self.undeclare_parameter("autostart")
         text = "configure and activate at once; false leaves that to a lifecycle manager"
         value = self.declare_parameter("autostart", True, ParameterDescriptor(description=text, read_only=True)).value
         return bool(value)
+
+    def _answer_impossible_transitions(self) -> None:
+        """Refuse what the state does not allow; rclpy of 2024 and before lets whoever asks for that wait for ever."""
+        service = next(found for found in self.services if found.srv_name.endswith("/change_state"))
+        change_state = service.callback
+
+        def answer(request: Any, response: Any) -> Any:
+            try:
+                return change_state(request, response)
+            except RuntimeError as error:  # of which rclpy's own errors are kinds
+                _LOG.error("the state cannot be changed: %s", error)
+                response.success = False
+                return response
+
+        service.callback = answer
 
     def _configured(self) -> Server:
         assert self._server is not None  # which the states of the lifecycle guarantee
@@ -188,9 +206,8 @@ class FrontEndNode(LifecycleNode):
         return response
 
 
-def main() -> None:
-    """Run the node until SIGINT or SIGTERM; exits with 1 and one sentence if it cannot start."""
-    stop = stop_on_signals()
+def main(stop: StopRequest) -> None:
+    """Run the node until it is to stop; exits with 1 and one sentence if it cannot start."""
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = FrontEndNode()

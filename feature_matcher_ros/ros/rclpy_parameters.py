@@ -17,10 +17,10 @@ from rclpy.parameter import Parameter as RclpyParameter
 
 from feature_matcher_ros.config import iterate_parameters
 from feature_matcher_ros.node_config import LiveConfig, live_config
+from feature_matcher_ros.parameter_file import ROS_OWN
 from feature_matcher_ros.parameters import Parameter, describe
 from feature_matcher_ros.ros.run_time_parameters import is_run_time_safe
 
-_OF_EVERY_NODE = ("use_sim_time", "qos_overrides", "start_type_description_service", "autostart")
 _KNOWN = frozenset(entry.path for entry in iterate_parameters(LiveConfig()))
 
 
@@ -31,7 +31,7 @@ def declare_parameters(node: Node) -> None:
         ConfigError: a parameter is unknown, or its value is wrong.
     """
     given = {name: value.value for name, value in node.get_parameters_by_prefix("").items()}
-    own = {name: value for name, value in given.items() if name.split(".")[0] not in _OF_EVERY_NODE}
+    own = {name: value for name, value in given.items() if name.split(".")[0] not in ROS_OWN}
     live_config(own)  # which says more clearly than rclpy what is wrong
     for name in own:
         node.undeclare_parameter(name)

@@ -21,14 +21,13 @@ from feature_matcher_ros.matchers import create_matcher, follow_config
 from feature_matcher_ros.matchers.matcher import Matcher
 from feature_matcher_ros.node_config import LiveConfig
 from feature_matcher_ros.ros.camera_input import CameraInput
-from feature_matcher_ros.ros.frame_ledger import FrameCounts
 from feature_matcher_ros.ros.graph import RELIABLE, Graph, Publisher
 from feature_matcher_ros.ros.input_topics import camera_namespaces
 from feature_matcher_ros.ros.live_camera import LiveCamera
 from feature_matcher_ros.ros.node_diagnostics import CameraDiagnostics, diagnostics_array
 from feature_matcher_ros.ros.run_time_parameters import fixed_changes
+from feature_matcher_ros.ros.silence import Silence
 from feature_matcher_ros.ros.start_progress import StartProgress
-from feature_matcher_ros.ros.startup_check import explain_silence
 from feature_matcher_ros.ros.synchronizer import Bundle
 from feature_matcher_ros.ros.topics import DIAGNOSTICS
 from feature_matcher_ros.ros.turned_matcher import TurnedMatcher
@@ -88,8 +87,9 @@ class Server:
 
         If the middleware refuses a topic, nothing is listened to and the next call may succeed.
         """
-        if self._worker is not None:
-            self._worker.join()
+        for thread in (self._watcher, self._worker):
+            if thread is not None:
+                thread.join()
         self._stop.clear()
         self._open_cameras()
         # Daemons: an extension module may be at a frame for longer than anybody waits for the process to end.
@@ -175,17 +175,18 @@ class Server:
         return None
 
     def _watch(self) -> None:
-        silences = {watched: _Silence(self._config.node.startup_timeout_s) for watched in self._watched}
+        timeout_s = self._config.node.startup_timeout_s
+        silences = {watched: Silence(watched.camera, timeout_s) for watched in self._watched}
         while not self._stop.wait(_PERIOD_S):
             self._look_after(silences)
 
-    def _look_after(self, silences: dict[CameraDiagnostics, _Silence]) -> None:
+    def _look_after(self, silences: dict[CameraDiagnostics, Silence]) -> None:
         try:
             self._publish_diagnostics()
             for watched, silence in silences.items():
                 watched.camera.input.follow_publishers()
-                silence.follow(watched.camera.input.ledger.counts(), self._graph.is_time_paused())
-                watched.missing = self._explain(watched.camera, silence) if silence.is_long else ""
+                silence.follow(is_paused=self._graph.is_time_paused())
+                watched.missing = silence.explain(self._graph)
         except Exception:  # one bad look must not be the last
             _LOG.exception("the node could not look after itself")
 
@@ -194,13 +195,6 @@ class Server:
             watched.follow()
         if self._diagnostics is not None and self._diagnostics.has_subscribers():
             self._diagnostics.publish(diagnostics_array(self._graph, self._watched))
-
-    def _explain(self, camera: LiveCamera, silence: _Silence) -> str:
-        """Why nothing is processed; what is news is logged as well."""
-        sentences = explain_silence(camera.input, self._graph.publishers()) or [silence.sentence()]
-        for sentence in sentences if silence.is_news else ():
-            _LOG.warning("%s%s", f"{camera.namespace}: " if camera.namespace else "", sentence)
-        return " ".join(sentences)
 
 
 def _build_engines(config: LiveConfig, progress: StartProgress) -> None:
@@ -224,31 +218,3 @@ def _warm_up(matcher: Matcher) -> None:
 def _join(thread: threading.Thread | None, deadline_s: float) -> None:
     if thread is not None:
         thread.join(max(0.0, deadline_s - time.monotonic()))
-
-
-class _Silence:
-    """Follows whether frames of a camera are processed."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._processed = self._received_before = self._received = 0
-        self._since_s = time.monotonic()
-        self.is_long = self.is_news = False  # it is to be explained; it was not so before
-
-    def follow(self, counts: FrameCounts, is_paused: bool) -> None:
-        self._received = counts.received
-        if counts.processed != self._processed:
-            if self.is_long:
-                _LOG.info("frames are processed again")
-            self._processed, self._received_before, self._since_s = counts.processed, counts.received, time.monotonic()
-            self.is_long = False
-        is_due = time.monotonic() - self._since_s >= self._timeout_s and not (is_paused and counts.processed)
-        self.is_news = is_due and not self.is_long
-        self.is_long = self.is_long or is_due
-
-    def sentence(self) -> str:
-        """What there is to say if there were frames before."""
-        came = self._received - self._received_before
-        if came:
-            return f"{came} images came since the last one that could be used: see what is counted as dropped, and why."
-        return "no image has come for some time: look after the camera."

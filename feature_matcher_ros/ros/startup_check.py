@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from feature_matcher_ros.evaluation.bag_topics import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from feature_matcher_ros.ros.camera_input import CameraInput
+from feature_matcher_ros.ros.camera_input import Arrivals, CameraInput
 from feature_matcher_ros.ros.frame_ledger import DropReason, FrameCounts
 from feature_matcher_ros.ros.graph import Endpoint, QosProfile
 from feature_matcher_ros.ros.input_topics import InputTopic
@@ -21,8 +21,8 @@ _PARAMETERS = {
     (Role.DEPTH, True): "depth_camera_info_topic",
 }
 _REASONS = {
-    DropReason.TOO_OLD: "they are older than node.max_frame_age_ms when they could be processed: "
-    "set the clocks of both computers, or give a larger limit",
+    DropReason.TOO_OLD: "they are older than node.max_frame_age_ms when they could be processed: with a bag play it "
+    "with --clock and set use_sim_time, with a camera set the clocks of both computers, or give a larger limit",
     DropReason.WITHOUT_STAMP: "their stamps are zero: the driver must fill in header.stamp",
     DropReason.OUT_OF_ORDER: "their stamps run backwards: publish the images in order",
     DropReason.WITHOUT_PARTNER: "no {second} has a stamp within {parameter}: synchronise the cameras, or allow more",
@@ -32,22 +32,40 @@ _REASONS = {
 }
 
 
-def explain_silence(camera: CameraInput, endpoints: Sequence[Endpoint]) -> list[str]:
-    """Say of every input of a camera why nothing comes, or why what comes is of no use; [] if all is well."""
+NOTHING = Arrivals(FrameCounts(0, 0, {}, 0), {})
+
+
+def explain_silence(camera: CameraInput, endpoints: Sequence[Endpoint], before: Arrivals = NOTHING) -> list[str]:
+    """Say of every input of a camera why nothing comes, or why what comes is of no use; [] if all is well.
+
+    ``before`` is what had come when all was well: what counts is what came since.
+    """
     sentences = []
     for wanted, subscription in camera.subscriptions().items():
-        if camera.num_received(wanted) == 0 and (not wanted.is_optional or camera.awaits_depth_info()):
-            sentences.append(explain_topic(wanted, subscription.qos, endpoints))
+        if _is_lacking(wanted, camera, before):
+            was_heard = before.messages.get(wanted, 0) > 0
+            sentences.append(explain_topic(wanted, subscription.qos, endpoints, was_heard=was_heard))
     counts = camera.ledger.counts()
-    if not sentences and counts.received and not counts.processed:
-        sentences.append(_explain_drops(counts, camera.second))
+    if not sentences and counts.received > before.counts.received:
+        sentences.append(_explain_drops(counts, before.counts, camera.second))
     return sentences
 
 
-def explain_topic(wanted: InputTopic, qos: QosProfile, endpoints: Sequence[Endpoint]) -> str:
-    """One sentence: what is expected, what is there instead, what to do."""
+def _is_lacking(wanted: InputTopic, camera: CameraInput, before: Arrivals) -> bool:
+    """Tell whether a message is awaited in vain: of a camera's calibration one is enough for good."""
+    if wanted.is_optional and not camera.awaits_depth_info():
+        return False
+    return camera.num_received(wanted) == (0 if wanted.is_info else before.messages.get(wanted, 0))
+
+
+def explain_topic(
+    wanted: InputTopic, qos: QosProfile, endpoints: Sequence[Endpoint], *, was_heard: bool = False
+) -> str:
+    """One sentence: what is expected, what is there instead, what to do; a topic that was heard has the right name."""
     expected = f"no {wanted.label} on {wanted.topic} ({wanted.type_name})"
     here = [endpoint for endpoint in endpoints if endpoint.topic == wanted.topic]
+    if not here and was_heard:
+        return f"{expected}: nobody publishes it any more: start the camera again."
     if not here:
         return f"{expected}: {_without_publisher(wanted, endpoints)}"
     fitting = [endpoint for endpoint in here if endpoint.type_name == wanted.type_name]
@@ -107,10 +125,13 @@ def _transport(wanted: InputTopic) -> str:
     return f"node.{'depth' if wanted.role is Role.DEPTH else 'image'}_transport"
 
 
-def _explain_drops(counts: FrameCounts, second: Role | None) -> str:
-    worst = max(counts.dropped, key=lambda reason: counts.dropped[reason], default=None)
-    if worst is None or worst not in _REASONS:
-        return f"{counts.received} images came and none is processed yet: the front-end may still be at the first one."
+def _explain_drops(counts: FrameCounts, before: FrameCounts, second: Role | None) -> str:
+    came = f"{counts.received - before.received} images came"
+    new = {reason: counts.dropped.get(reason, 0) - before.dropped.get(reason, 0) for reason in _REASONS}
+    worst = max(_REASONS, key=lambda reason: new[reason])
+    if not new[worst]:
+        return f"{came} and none is processed yet: the front-end may still be at the first one."
     parameter = "node.stereo_max_skew_ms" if second is Role.RIGHT else "node.depth_max_skew_ms"
     reason = _REASONS[worst].format(second="" if second is None else second.value, parameter=parameter)
-    return f"{counts.received} images came and none could be used: {reason}."
+    since = "since the last one that could be used" if before.processed else "and none could be used"
+    return f"{came} {since}: {reason}."

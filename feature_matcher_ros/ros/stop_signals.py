@@ -6,7 +6,7 @@ import signal
 import time
 
 LAST_FRAME_S = 0.5  # that a frame is given to come to its end
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _POLL_S = 0.05
 
 
@@ -29,10 +29,11 @@ class StopRequest:
 
 
 def stop_on_signals() -> StopRequest:
-    """Set by SIGINT and SIGTERM, either of which ``ros2 launch`` and a terminal may send twice."""
+    """Set by SIGINT and SIGTERM, which ``ros2 launch`` and a terminal may send twice, and when a terminal is closed."""
     stop = StopRequest()
     for number in _SIGNALS:
-        signal.signal(number, stop.set)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # which nohup asks for
+            signal.signal(number, stop.set)
     return stop
 
 

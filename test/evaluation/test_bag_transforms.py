@@ -38,6 +38,7 @@ def test_any_two_frames_of_a_tree(seed: int) -> None:
             found = tree.fixed_transform(target, f"/{source}")
             np.testing.assert_allclose(found, invert_pose(world_from[target]) @ world_from[source], atol=1e-9)
     assert tree.fixed_transform("f0", "stranger") is None
+    assert tree.fixed_transform("", "") is None and tree.fixed_transform("f0", "") is None
 
 
 def test_a_chain_of_two_moving_frames() -> None:

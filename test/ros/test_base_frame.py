@@ -122,11 +122,14 @@ def test_without_a_transform_nothing_is_claimed(caplog: pytest.LogCaptureFixture
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_odometry_path_and_tf_are_those_of_the_base(adapter: str, frames: list[Frame]) -> None:
-    """What the node says of the base is what it would say of the camera, moved by the transform that was published."""
+    """What the node says of the base is what it would say of the camera, moved by the transform that was published.
+
+    The driver writes a slash before the name of its frame, as in ROS 1, and so does the user.
+    """
     node = LiveNode(
         *remap(image="/camera/image"),
         adapter=adapter,
-        **settings(node__publish_unscaled=True, node__publish_tf=True, node__base_frame_id="base_link"),
+        **settings(node__publish_unscaled=True, node__publish_tf=True, node__base_frame_id="/base_link"),
         node__max_frame_age_ms=0,
         node__qos="reliable",
     )
@@ -138,9 +141,10 @@ def test_odometry_path_and_tf_are_those_of_the_base(adapter: str, frames: list[F
         camera.wait_for_node()
         wait_until(stand.has_subscribers, "a node that asks for transforms")
         for number, frame in enumerate(frames):
-            camera.send(frame)
+            camera.send(replace(frame, frame_id=f"/{frame.frame_id}"))
             consumer.wait_for(STATUS, number + 1)
         assert node.interrupt()[0] == 0
+    assert {message.header.frame_id for message in consumer.messages[STATUS]} == {frames[0].frame_id}
     messages = consumer.messages[ODOMETRY]
     assert len(messages) >= len(frames) / 2
     np.testing.assert_allclose(matrix_from_pose(messages[0].pose.pose), np.eye(4), atol=1e-12)

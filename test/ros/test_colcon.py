@@ -5,6 +5,7 @@ colcon is on the Python package index; only the tests that start something need 
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,5 +236,33 @@ def test_two_cameras_are_listed_instead_of_guessed(sourced: dict[str, str], tmp_
     with LiveCamera("one", namespace="/one"), LiveCamera("two", namespace="/two"):
         done = subprocess.run(command, env=sourced, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     said = done.stdout + done.stderr
+    assert done.returncode == 1
     assert "2 topics could be the image, /one/camera/image, /two/camera/image: name the one that is meant." in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "sentence"),
+    [
+        ("front_end.launch.py", ["config:=/no.yaml"], "cannot read the configuration /no.yaml"),
+        ("front_end.launch.py", ["search_timeout_s:=soon"], "search_timeout_s:=soon is no number above zero"),
+        ("front_end.launch.py", ["remaps:=a:=b c"], "remaps:='a:=b c' holds what has not the form FROM:=TO."),
+        ("front_end.launch.py", ["rviz:=true"], "rviz2 is not installed: install it, or say rviz:=false."),
+        ("replay.launch.py", ["bag:=/no"], "rviz2 is not installed: install it, or say rviz:=false."),
+        ("replay.launch.py", ["bag:=/no", "rviz:=false"], "'/no' does not exist"),
+        ("replay.launch.py", ["bag:=/no", "rviz:=false", "rate:=0"], "rate:=0 is no number above zero"),
+    ],
+)
+@pytest.mark.ros
+@NEEDS_RCLPY
+def test_what_is_wrong_is_said_before_anything_is_started(
+    name: str, arguments: list[str], sentence: str, sourced: dict[str, str]
+) -> None:
+    if "rviz2" in sentence and shutil.which("rviz2"):
+        pytest.skip("RViz is installed")
+    given = ["image:=/camera/image"] if name.startswith("front_end") else []
+    command = ["ros2", "launch", PACKAGE, name, *given, *arguments]
+    done = subprocess.run(command, env=sourced, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and sentence in said
+    assert "process started" not in said and "Traceback" not in said

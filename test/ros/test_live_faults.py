@@ -307,7 +307,7 @@ def test_a_signal_in_the_middle_of_a_frame_ends_the_node_at_once(adapter: str) -
     assert code == 0 and seconds < 2.0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_node_that_is_being_configured(number: int) -> None:
     """Where engines are built that takes minutes."""
     script = """
@@ -327,6 +327,23 @@ main()
     finally:
         process.kill()
         process.wait()
+
+
+def test_a_node_outlives_its_terminal_under_nohup() -> None:
+    command = [sys.executable, "-m", "feature_matcher_ros.cli", "live", "--set", "node.startup_timeout_s=0.5"]
+    log = ["nohup", *command]
+    with subprocess.Popen(log, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            while b"listens to" not in process.stdout.readline():
+                pass
+            process.send_signal(signal.SIGHUP)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1.0)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)

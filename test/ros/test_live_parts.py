@@ -223,7 +223,7 @@ def summary(**changes: Any) -> FrameSummary:
 
 
 @pytest.mark.parametrize(
-    ("changes", "new_drops", "is_paused", "level", "text"),
+    ("changes", "new_drops", "may_be_silent", "level", "text"),
     [
         ({"state": None, "silent_s": None}, 0, False, 1, "WAITING"),
         ({}, 0, False, 0, "OK"),
@@ -236,14 +236,26 @@ def summary(**changes: Any) -> FrameSummary:
         ({"silent_s": 5.0}, 0, False, 2, "DEGRADED: no frame for 5 s: no image on /image"),
         ({}, 3, False, 1, "DEGRADED: 3 images could not be used"),
         ({"inlier_ratio": 0.2}, 0, False, 1, "DEGRADED: only 20%"),
+        ({"silent_s": 40.0}, 0, True, 2, "DEGRADED: no frame for 40 s: no image on /image"),  # the front-end hangs
     ],
 )
 def test_the_verdict_names_what_is_wrong(
-    changes: dict[str, Any], new_drops: int, is_paused: bool, level: int, text: str
+    changes: dict[str, Any], new_drops: int, may_be_silent: bool, level: int, text: str
 ) -> None:
     missing = "no image on /image" if "no image on" in text else ""
-    verdict = judge(summary(**changes), new_drops=new_drops, is_paused=is_paused, missing=missing)
+    verdict = judge(summary(**changes), new_drops=new_drops, may_be_silent=may_be_silent, missing=missing)
     assert verdict.level == level and str(verdict).startswith(text)
+
+
+def test_images_of_two_cameras_on_one_topic_are_not_called_ok() -> None:
+    mixed = judge(summary(), new_jumps=10, num_publishers=2)
+    assert mixed.level == 1 and mixed.reason == (
+        "the stamps of the images went back 10 times, and 2 publishers send images: end all but one"
+    )
+    lost = judge(summary(state=TrackingState.LOST), num_publishers=2)
+    assert lost.level == 2 and str(lost).endswith("and 2 publishers send images: end all but one")
+    assert str(judge(summary(), num_publishers=2)) == "OK"  # of which one has ended a moment ago, say
+    assert str(judge(summary(), new_jumps=1)) == "OK"  # a bag that begins again
 
 
 WANTED = InputTopic(Role.IMAGE, "/image", "/image", IMAGE)

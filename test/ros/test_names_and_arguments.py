@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from feature_matcher_ros.config import load_config
 from feature_matcher_ros.errors import ConfigError
 from feature_matcher_ros.node_config import LiveConfig, NodeConfig, live_config, load_live_config
 from feature_matcher_ros.ros.input_topics import below, camera_namespaces, input_topics
 from feature_matcher_ros.ros.names import NodeName, RemappingRule, similar_topics
+from feature_matcher_ros.ros.node_options import node_options
 from feature_matcher_ros.ros.ros_arguments import parse_ros_arguments
 
 
@@ -115,13 +117,76 @@ def test_similar_topics_share_words() -> None:
     assert similar_topics("/nothing", candidates) == sorted(candidates)
 
 
+# Which parts of a file of parameters are those of a node, by the rules of rcl.
+PARTS = (
+    "/**: {ros__parameters: {node: {report_folder: all}}}",
+    "/*/eye: {ros__parameters: {node: {mask: any robot}}}",
+    "/left/eye: {ros__parameters: {node: {report_folder: left}}}",
+    "/right/eye: {ros__parameters: {node: {report_folder: right}}}",
+    "/a/**: {ros__parameters: {node.calibration: below a}}",
+    "/**/b/eye: {ros__parameters: {node.odom_frame_id: of b}}",
+    "right: {eye: {ros__parameters: {node: {depth_topic: nested}}}}",
+    "eye: {ros__parameters: {node: {image_topic: root}}}",
+)
+FOUND = {
+    "/left/eye": {"report_folder": "left", "mask": "any robot"},
+    "/right/eye": {"report_folder": "right", "mask": "any robot", "depth_topic": "nested"},
+    "/a/b/eye": {"report_folder": "all", "calibration": "below a", "odom_frame_id": "of b"},
+    "/eye": {"report_folder": "all", "image_topic": "root"},
+    "/right/eyes": {"report_folder": "all"},
+}
+
+
+@pytest.fixture
+def robots(tmp_path: Path) -> Path:
+    (tmp_path / "robots.yaml").write_text("\n".join(PARTS))
+    return tmp_path / "robots.yaml"
+
+
+@pytest.mark.parametrize("node_name", FOUND)
+def test_of_a_file_for_several_robots_a_node_takes_its_own_part(node_name: str, robots: Path) -> None:
+    namespace, _, name = node_name.rpartition("/")
+    arguments = ["--ros-args", "-r", f"__ns:={namespace or '/'}", "-r", f"__node:={name}", "--params-file", str(robots)]
+    assert node_options(arguments).config.node == NodeConfig(**FOUND[node_name])
+
+
+@pytest.mark.ros
+@pytest.mark.parametrize("node_name", FOUND)
+def test_rcl_takes_the_same_part(node_name: str, robots: Path) -> None:
+    pytest.importorskip("rclpy", reason="needs a sourced ROS 2 environment")
+    from rclpy.context import Context
+    from rclpy.node import Node
+
+    context = Context()
+    context.init(["--ros-args", "--params-file", str(robots)])
+    namespace, _, name = node_name.rpartition("/")
+    node = Node(
+        name, namespace=namespace, context=context, automatically_declare_parameters_from_overrides=True,
+        start_parameter_services=False,
+    )  # fmt: skip
+    try:
+        found = {name: value.value for name, value in node.get_parameters_by_prefix("node").items()}
+    finally:
+        node.destroy_node()
+        context.shutdown()
+    assert found == FOUND[node_name]
+
+
+def test_what_only_ros_has_may_stand_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "robot.yaml"
+    path.write_text("/**: {ros__parameters: {autostart: false, use_sim_time: true, pose: {seed: 7}}}")
+    options = node_options([], config=path)
+    assert (options.config.pose.seed, options.use_sim_time) == (7, True)
+    assert load_config(path).pose.seed == 7
+
+
 def test_the_nodes_parameters_stand_beside_those_of_the_front_end(tmp_path: Path) -> None:
     path = tmp_path / "robot.yaml"
     path.write_text(
         "/**: {ros__parameters: {use_sim_time: true, pose: {seed: 7}}}\n"
         "/robot/eye: {ros__parameters: {node: {qos: auto}}}\n/ear: {ros__parameters: {node: {qos: reliable}}}\n"
     )
-    values = load_live_config(path, "eye")
+    values = load_live_config(path, "/robot/eye")
     assert values.pop("use_sim_time") is True
     config = live_config(values)
     assert (config.pose.seed, config.node.qos) == (7, "auto")

@@ -6,6 +6,7 @@ The camera and the consumer are processes without ROS, so that each of these tes
 import json
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +143,8 @@ def test_a_configuration_that_fails_leaves_it_unconfigured_and_says_why(operator
     with LiveNode(adapter="rclpy", autostart=False, **changes) as node:
         assert not operator.change(Transition.TRANSITION_CONFIGURE)
         assert operator.state() == State.PRIMARY_STATE_UNCONFIGURED
+        assert not operator.change(Transition.TRANSITION_ACTIVATE)  # which is answered, though there is no such way
+        wait_until(lambda: "the state cannot be changed" in node.log, "the refusal")
         wait_until(lambda: f"{tmp_path}" in node.log and "[ERROR]" in node.log, "the reason")
         assert operator.set(matcher__name="mutual_nearest") == (True, "")
         assert operator.change(Transition.TRANSITION_CONFIGURE)
@@ -225,6 +228,7 @@ def test_its_services(operator: Operator, frames: list[Frame], tmp_path: Path) -
         (["-p", "keyframes.min_paralax_px:=3.0"], "unknown parameter 'keyframes.min_paralax_px': did you mean"),
         (["-p", "matcher.max_ratio:=3.0"], "matcher.max_ratio = 3.0 is out of range: give a value of 0 to 1."),
         (["-p", "node.mount_rotation_deg:=45"], "node.mount_rotation_deg = 45 is not 0, 90, 180 or 270."),
+        (["-p", "autostart:=maybe"], "autostart = 'maybe' is not of type bool"),
         (["-p", "nonsense"], "nonsense"),
         (["-r", "image:=not a topic"], "not a topic"),
         (["-p", "node.image_topic:=9lives"], "'9lives' is no name of a topic"),
@@ -303,7 +307,7 @@ def test_with_auto_it_asks_for_what_is_offered(frames: list[Frame]) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_cleanly_at_work(frames: list[Frame], number: signal.Signals, times: int) -> None:
     """Also when it comes twice, as ``ros2 launch`` sends it."""
     with LiveNode(*LISTENING, adapter="rclpy", **PLAIN) as node, LiveCamera() as camera:
@@ -323,6 +327,27 @@ def test_a_signal_ends_it_while_it_still_loads(frames: list[Frame]) -> None:
         wait_until(lambda: _threads(node.process.pid) > 3, "a node that starts")
         code, _ = node.interrupt()
         assert code == 0 and "Traceback" not in node.log
+
+
+def test_a_signal_ends_it_while_python_still_imports() -> None:
+    script = """
+import importlib.abc, sys, time
+from feature_matcher_ros.cli_live import front_end_node
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name == "feature_matcher_ros.ros.rclpy_node":
+            print("imports", flush=True)
+            time.sleep(1)
+sys.meta_path.insert(0, Slow())
+front_end_node()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "imports\n"
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0 and "Traceback" not in said
 
 
 def _threads(pid: int) -> int:
