@@ -50,6 +50,11 @@ class Camera:
                 f"K = {np.asarray(K).tolist()} is no camera matrix (the focal lengths must be positive): "
                 "calibrate the camera, or give a calibration file."
             )
+        if K[1, 0] != 0 or np.any(K[2] != [0, 0, 1]):
+            raise CalibrationError(
+                f"K = {K.tolist()} is no camera matrix (it must be fx, 0, cx, 0, fy, cy, 0, 0, 1, row by row): correct it, "
+                "or transpose it."
+            )
         if self.width <= 0 or self.height <= 0:
             raise CalibrationError(
                 f"a camera cannot have {self.width}x{self.height} pixels: set width and height in the calibration."
