@@ -209,8 +209,7 @@ class _Stretch:
     def is_over(self, stamp_ns: int) -> bool:
         """Tell whether an image that is not selected lies behind the stretch."""
         assert self._first_ns is not None
-        elapsed_ns, start_ns = stamp_ns - self._first_ns, self._selection.start_s * 1e9
-        return elapsed_ns > start_ns and not self._selection.covers(elapsed_ns)
+        return self._selection.is_over(stamp_ns - self._first_ns)
 
 
 def _image_streams(bag: BagFile) -> list[ImageTopic]:

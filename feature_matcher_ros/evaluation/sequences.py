@@ -66,6 +66,10 @@ class Selection:
             return True
         return elapsed_ns < start_ns + round(self.duration_s * 1e9)
 
+    def is_over(self, elapsed_ns: int) -> bool:
+        """Tell whether a frame this long after the first one lies behind the selected stretch."""
+        return elapsed_ns > self.start_s * 1e9 and not self.covers(elapsed_ns)
+
 
 TOPICS = tuple(entry.name for entry in fields(Selection) if entry.name.endswith("_topic"))
 
