@@ -52,8 +52,8 @@ class Camera:
             )
         if K[1, 0] != 0 or np.any(K[2] != [0, 0, 1]):
             raise CalibrationError(
-                f"K = {K.tolist()} is no camera matrix (it must be fx, 0, cx, 0, fy, cy, 0, 0, 1, row by row): correct it, "
-                "or transpose it."
+                f"K = {K.tolist()} is no camera matrix (row by row it must be fx, 0, cx, 0, fy, cy, 0, 0, 1): "
+                "correct it, or transpose it."
             )
         if self.width <= 0 or self.height <= 0:
             raise CalibrationError(

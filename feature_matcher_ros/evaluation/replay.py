@@ -77,6 +77,7 @@ def replay(
     selection, config, options = selection or Selection(), config or FrontEndConfig(), options or ReplayOptions()
     if RunFolder(output).writes(source):
         raise OutputError(f"{source} belongs to the run in {output}, which would be replaced: choose another --output.")
+    RunFolder(output).refuse_foreign()
     sequence, front_end = open_sequence(source, selection), FrontEnd(config)
     facts = _facts(source, selection, config, front_end, sequence)
     log, statuses, refused = TrajectoryLog(), Counter[str](), Counter[str]()

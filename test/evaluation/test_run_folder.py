@@ -49,12 +49,19 @@ def test_a_replay_replaces_all_of_an_earlier_run_and_nothing_else(used: Path, tm
     assert any(remark.startswith("There is no ground truth") for remark in evaluation.remarks)
 
 
-def test_a_folder_that_held_no_run_loses_nothing(tmp_path: Path) -> None:
-    mine = tmp_path / "out" / "report.html"
-    mine.parent.mkdir()
+@pytest.mark.parametrize("name", ["ground_truth.tum", "pairs.csv", "report.html", "topics/mine.mcap"])
+def test_a_folder_that_held_no_run_loses_nothing(tmp_path: Path, name: str) -> None:
+    images, mine = write_image_folder(tmp_path / "images"), tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    replay(write_image_folder(tmp_path / "images"), mine.parent, config=FAST)
-    assert mine.read_text() == "mine"
+    with pytest.raises(OutputError, match=rf"{name.split('/')[0]}' is there already .* choose another --output"):
+        replay(images, tmp_path / "out", config=FAST)
+    assert (files_of(tmp_path / "out"), mine.read_text()) == ({name}, "mine")
+    mine.rename(tmp_path / "out" / "notes.txt")
+    (tmp_path / "out" / "topics").rmdir() if "topics" in name else None
+    (tmp_path / "out" / "run.json.part").write_text("of a run that found no space")
+    replay(images, tmp_path / "out", config=FAST)
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("part", ["matches.mp4", "topics", "topics/topics.mcap"])
