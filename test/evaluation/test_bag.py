@@ -276,6 +276,19 @@ def test_partners_are_found_by_time(tmp_path: Path) -> None:
     assert count == 1 and reason.startswith("no message on /camera/depth/image_raw lies within")
 
 
+def test_no_partner_is_taken_from_afar_where_the_camera_pauses(tmp_path: Path) -> None:
+    """In a bag that goes on for a minute without the camera, whose images are on average 13 s apart."""
+    bag = TinyBag()
+    bag.camera("/rgb/image_raw", count=5)
+    for number in (0, 0.4, 1, 3.4, 4.6):  # none for the third image, and only one too far away for the fifth
+        bag.image("/depth/image_raw", stamp(number), np.full((HEIGHT, WIDTH), 1000, np.uint16), "16UC1")
+    bag.tf("/tf", stamp(640), [("odom", "base", np.eye(4))])
+    bag.entries.sort(key=lambda entry: entry[2])
+    sequence = open_sequence(bag.write(tmp_path))
+    assert [frame.stamp_ns for frame in sequence.frames()] == [stamp(0), stamp(1), stamp(3)]
+    assert sequence.skipped == {"no message on /depth/image_raw lies within 50.0 ms of the image": 2}
+
+
 def test_a_stereo_pair_out_of_step_gives_no_frame(tmp_path: Path) -> None:
     bag = TinyBag()
     P = np.hstack([K, np.array([[-0.12 * K[0, 0]], [0], [0]])])
