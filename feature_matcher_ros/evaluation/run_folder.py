@@ -48,6 +48,8 @@ class RunInfo:
             values["modality"] = Modality(values["modality"])
         if "calibration" in values:
             values["calibration"] = Path(values["calibration"])
+        if "duration_s" in values:
+            values["duration_s"] = float(values["duration_s"])  # which may be written as "inf"
         return Selection(**values)
 
 

@@ -1,5 +1,6 @@
 """Run folders that are written a second time, and the command that measures them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.errors import OutputError
 from feature_matcher_ros.evaluation.evaluate import evaluate_run
 from feature_matcher_ros.evaluation.replay import ReplayOptions, replay
+from feature_matcher_ros.evaluation.run_folder import RunFolder
+from feature_matcher_ros.evaluation.sequences import Selection
 from feature_matcher_ros.geometry import pose_from
 
 FAST = override(FrontEndConfig(), {"extractor.name": "orb", "matcher.name": "mutual_nearest"})
@@ -70,6 +73,26 @@ def test_a_run_is_not_replaced_by_a_replay_of_itself(used: Path, part: str) -> N
     with pytest.raises(OutputError, match=r"belongs to the run in .* choose another --output"):
         replay(used / part, used, config=FAST)
     assert files_of(used) == before
+
+
+def test_folders_whose_names_hold_dots_get_runs_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("walk.1", "walk.2"):
+        folder = write_image_folder(tmp_path / name, count=2)
+        assert feature_matcher(capsys, "replay", folder, "-m", "mutual_nearest", "--no-report")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["walk.1", "walk.2"]
+
+
+def test_an_unlimited_duration_and_interval_have_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON has no word for infinity."""
+    images, run = write_image_folder(tmp_path / "images", count=2), tmp_path / "run"
+    words = ["--duration", "inf", "-s", "keyframes.max_interval_ms=inf", "-m", "mutual_nearest"]
+    assert feature_matcher(capsys, "replay", images, "-o", run, *words)[0] == 0
+    for name in ("run.json", "report.json"):
+        json.loads((run / name).read_text(), parse_constant=pytest.fail)
+    assert RunFolder(run).read_info().source_selection() == Selection(duration_s=float("inf"))
 
 
 def test_several_runs_are_measured_against_a_given_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
