@@ -149,7 +149,7 @@ def evaluate_run(run: Path, ground_truth: Path | None = None) -> RunEvaluation:
         metric=metric,
         trajectory=accuracy,
         pairs=pair_accuracy(errors, min_baseline_m) if errors else None,
-        tracks=track_quality(keyframe_links(folder, rows), truth or estimate),
+        tracks=_tracks(folder, rows, truth or estimate, remarks),
         remarks=tuple(remarks),
         series=RunSeries(rows, errors, estimate, aligned, truth),
     )
@@ -212,6 +212,17 @@ def _trajectory_against(
     except SourceError as error:
         remarks.append(f"The trajectory was not compared with the truth: {error}")
         return None, None
+
+
+def _tracks(
+    folder: RunFolder, rows: Sequence[PairRow], poses: Trajectory | None, remarks: list[str]
+) -> TrackQuality | None:
+    """What is known of the tracks; a run that was killed leaves half a bag of topics beside a table that is whole."""
+    try:
+        return track_quality(keyframe_links(folder, rows), poses)
+    except SourceError as error:
+        remarks.append(f"Nothing is said of the tracks: {error}")
+        return None
 
 
 def _remarks_on_run(info: RunInfo, rows: Sequence[PairRow]) -> list[str]:

@@ -75,6 +75,18 @@ def test_a_run_is_not_replaced_by_a_replay_of_itself(used: Path, part: str) -> N
     assert files_of(used) == before
 
 
+def test_a_run_whose_process_was_killed_is_measured_all_the_same(
+    used: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It leaves an unfinished bag of topics."""
+    (used / "topics" / "topics.mcap").write_bytes((used / "topics" / "topics.mcap").read_bytes()[:700])
+    (used / "topics" / "metadata.yaml").unlink()
+    (used / "trajectory.tum").unlink()
+    code, out, err = feature_matcher(capsys, "evaluate", used)
+    assert (code, err) == (0, "") and "Nothing is said of the tracks" in out
+    assert evaluate_run(used).frames.num_frames == 5
+
+
 def test_folders_whose_names_hold_dots_get_runs_of_their_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
