@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -157,10 +158,14 @@ def refuse_names(path: Path, selection: Selection, names: Iterable[str]) -> None
 
 
 def is_bag(path: Path) -> bool:
-    """Tell whether a path is a ROS 1 bag, a ROS 2 storage file or the folder of a ROS 2 bag."""
+    """Tell whether a path is a ROS 1 bag, a ROS 2 storage file or the folder of a ROS 2 bag.
+
+    A bag whose recording was killed has no metadata; its files differ in nothing but their number, as files of several
+    recordings in one folder do not.
+    """
     if path.is_file():
         return path.suffix in BAG_SUFFIXES
-    if any(child.suffix in (".db3", ".mcap") for child in path.iterdir()):
-        return True
     metadata = path / "metadata.yaml"
-    return metadata.is_file() and b"rosbag2_bagfile_information" in metadata.read_bytes()
+    if metadata.is_file() and b"rosbag2_bagfile_information" in metadata.read_bytes():
+        return True
+    return len({re.sub(r"_\d+$", "", child.stem) for child in path.iterdir() if child.suffix in (".db3", ".mcap")}) == 1

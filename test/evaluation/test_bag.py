@@ -483,9 +483,22 @@ def test_a_recording_that_was_killed_has_no_metadata(kind: str, tmp_path: Path) 
     (path / "metadata.yaml").unlink()
     assert len(frames_of(path)) == 5
     assert len(frames_of(storage_file(path))) == 5
-    second = path / f"second{storage_file(path).suffix}"
-    shutil.copy(storage_file(path), second)
+    file = storage_file(path)
+    first, second = (path / f"walk_{number}{file.suffix}" for number in range(2))
+    shutil.copy(file.rename(first), second)
     assert len(frames_of(path)) == 10
+
+
+@pytest.mark.parametrize("kind", ["sqlite3", "mcap"])
+def test_recordings_that_lie_in_one_folder_are_not_joined(kind: str, tmp_path: Path) -> None:
+    bag = TinyBag(kind)
+    bag.camera()
+    file = storage_file(bag.write(tmp_path / "bag"))
+    for name in ("walk", "drive_0"):
+        (tmp_path / "recordings").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / "recordings" / f"{name}{file.suffix}")
+    with pytest.raises(SourceError, match=r"holds 2: give one of '.*drive_0\..*', '.*walk\."):
+        open_sequence(tmp_path / "recordings")
 
 
 def test_definitions_are_not_needed(tmp_path: Path) -> None:
