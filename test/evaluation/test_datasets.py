@@ -174,6 +174,9 @@ def test_euroc_ground_truth_is_that_of_the_left_camera(tmp_path: Path, source: s
     expected = world_from_sensor @ np.linalg.inv(body_from_sensor) @ _pose(0)
     np.testing.assert_allclose(origin, expected[:, 3], atol=1e-6)
     np.testing.assert_allclose(truth.world_from_cam[0], expected, atol=1e-6)
+    (root / "sensor.yaml").unlink()
+    with pytest.raises(CalibrationError, match=rf"{source}/sensor\.yaml' with T_BS, .* is missing: add it"):
+        open_sequence(tmp_path)
 
 
 def test_euroc_files_are_checked(tmp_path: Path) -> None:
