@@ -385,6 +385,15 @@ def test_rgb_and_depth_folders(tmp_path: Path) -> None:
     assert "millimetres" in sequence.info.assumptions[-1]
 
 
+def test_depth_that_is_a_picture_is_refused_as_such(tmp_path: Path) -> None:
+    """As viewers export it, in 8 bits."""
+    write_rgbd_folder(tmp_path)
+    for number in range(3):
+        write_image(tmp_path / "depth" / f"{number}.png", 100)
+    with pytest.raises(SourceError, match=r"not one of the 3 depth images .*0\.png' .* uint8 holds no depth: give"):
+        open_sequence(tmp_path)
+
+
 def test_depth_of_floating_point_holds_metres(tmp_path: Path) -> None:
     write_rgbd_folder(tmp_path)
     depth = np.full((48, 64), 2.5, np.float32)
