@@ -40,8 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich cuts names and texts on a terminal of 80 columns
 )
 
-OutputOption = Annotated[Path | None, typer.Option("--output", "-o", help="Folder to write to.")]
-
 
 def main() -> NoReturn:
     """Run the command line; errors of this package become one line and exit code 1."""
@@ -61,7 +59,9 @@ def main() -> NoReturn:
 
 def replay(
     source: Annotated[Path, typer.Argument(help="Bag, dataset folder, folder of images, or video.")],
-    output: OutputOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write to, instead of runs/NAME.")
+    ] = None,
     matcher: MatcherOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -107,7 +107,8 @@ def replay(
         duration_s=duration,
         stride=stride,
     )
-    output = output or Path("runs") / source.resolve().stem
+    # A dot in the name of a folder begins no suffix: walk.1 and walk.2 are two recordings.
+    output = output or Path("runs") / (source.resolve().name if source.is_dir() else source.stem)
     options = ReplayOptions(topics=topics, video=video, rerun=rerun)
     _replay(source, output, selection, configured(config, settings, matcher), options, report)
 
@@ -115,7 +116,9 @@ def replay(
 def evaluate(
     paths: Annotated[list[Path], typer.Argument(help="Run folders, or JSON files of image pairs with true poses.")],
     ground_truth: Annotated[Path | None, typer.Option(help="TUM file; otherwise the one of the run.")] = None,
-    output: OutputOption = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of a comparison, instead of comparison.")
+    ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Picture to write: layers run on image pairs, by how much these overlap.")
     ] = None,

@@ -8,12 +8,27 @@ from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import Image, Pixels
 
+_SENSOR_BITS = (10, 12, 14, 16)
+
 
 def to_grey(image: Image) -> Image:
     """Grey values (H, W) of a grey (H, W) or BGR (H, W, 3) image; a grey image is returned as it is."""
     if image.ndim == 2:
         return np.ascontiguousarray(image)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), dtype=np.uint8)
+
+
+def to_eight_bits(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> Image:
+    """Scale pixels of 16 bits to 8, whatever their shape; those of 8 bits are returned as they are.
+
+    A sensor of 10, 12 or 14 bits may leave the upper bits zero, and scaled by the whole range its image would keep 4,
+    16 or 64 grey values. The brightest pixel tells how many bits are in use, of the numbers that there are.
+    """
+    if pixels.dtype == np.uint8:
+        return np.asarray(pixels, dtype=np.uint8)
+    used = int(pixels.max()).bit_length()
+    bits = next(bits for bits in _SENSOR_BITS if bits >= used)
+    return np.asarray(cv2.convertScaleAbs(pixels, alpha=255.0 / (2**bits - 1)), dtype=np.uint8)
 
 
 def image_size(image: Image) -> tuple[int, int]:

@@ -5,7 +5,8 @@ import pytest
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
-from feature_matcher_ros.datatypes import Camera, DistortionModel
+from feature_matcher_ros.datatypes import Camera, DistortionModel, Frame
+from feature_matcher_ros.errors import CalibrationError, FrameError
 from feature_matcher_ros.geometry import (
     angle_between_deg,
     essential_from_pose,
@@ -45,6 +46,25 @@ CAMERAS = {
     "equidistant": camera(EQUIDISTANT, DistortionModel.EQUIDISTANT),
     "equidistant_zero": camera(np.zeros(4), DistortionModel.EQUIDISTANT),
 }
+
+
+def test_a_camera_of_lists_and_names_is_the_same_camera() -> None:
+    """As people write it, and as ``cv2.calibrateCamera`` returns it; a name must not fall back to a pinhole."""
+    pixels = np.random.default_rng(0).uniform(0, 480, (20, 2))
+    for known in CAMERAS.values():
+        listed = Camera(K.tolist(), 640, 480, known.distortion[None].tolist(), known.distortion_model.value)
+        np.testing.assert_array_equal(normalize_points(pixels, listed), normalize_points(pixels, known))
+    with pytest.raises(CalibrationError, match="'kannala' is not supported"):
+        Camera(K, 640, 480, EQUIDISTANT, "kannala")
+    with pytest.raises(CalibrationError, match="does not consist of numbers"):
+        Camera([[520, 0], [310]], 640, 480)
+
+
+def test_seconds_are_no_stamp() -> None:
+    image = np.zeros((480, 640), np.uint8)
+    assert Frame(np.int64(5), image, CAMERAS["none"]).stamp_ns == 5
+    with pytest.raises(FrameError, match=r"1\.5 ns .* counts nanoseconds"):
+        Frame(1.5, image, CAMERAS["none"])
 
 
 def scene(count: int = 200, seed: int = 0) -> np.ndarray:

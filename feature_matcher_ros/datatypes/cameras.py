@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from feature_matcher_ros.datatypes.arrays import Float
 from feature_matcher_ros.errors import CalibrationError
@@ -30,11 +31,11 @@ _DISTORTION_LENGTHS = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Camera:
-    """A calibrated camera.
+    """A calibrated camera; numbers may be given as lists or as OpenCV returns them, and the model by its name.
 
     Raises:
-        CalibrationError: the matrix is not a camera matrix, the image size is not positive, a distortion coefficient
-            is not finite, or their number does not belong to the model.
+        CalibrationError: the matrix is not a camera matrix, the image size is not positive, the model is unknown, a
+            distortion coefficient is not finite, or their number does not belong to the model.
     """
 
     K: Float  # (3, 3), pixels
@@ -44,11 +45,19 @@ class Camera:
     distortion_model: DistortionModel = DistortionModel.NONE
 
     def __post_init__(self) -> None:
-        K = np.asarray(self.K)
+        K = _numbers(self.K, "K")
+        object.__setattr__(self, "K", K)
+        object.__setattr__(self, "distortion", _numbers(self.distortion, "D").ravel())
+        object.__setattr__(self, "distortion_model", _model(self.distortion_model))
         if K.shape != (3, 3) or not np.all(np.isfinite(K)) or K[0, 0] <= 0 or K[1, 1] <= 0:
             raise CalibrationError(
-                f"K = {np.asarray(K).tolist()} is no camera matrix (the focal lengths must be positive): "
+                f"K = {K.tolist()} is no camera matrix (the focal lengths must be positive): "
                 "calibrate the camera, or give a calibration file."
+            )
+        if K[1, 0] != 0 or np.any(K[2] != [0, 0, 1]):
+            raise CalibrationError(
+                f"K = {K.tolist()} is no camera matrix (row by row it must be fx, 0, cx, 0, fy, cy, 0, 0, 1): "
+                "correct it, or transpose it."
             )
         if self.width <= 0 or self.height <= 0:
             raise CalibrationError(
@@ -62,6 +71,21 @@ class Camera:
             )
         if not np.all(np.isfinite(self.distortion)):
             raise CalibrationError(
-                f"D = {np.asarray(self.distortion).tolist()} holds what is no number: calibrate the camera, or give a "
+                f"D = {self.distortion.tolist()} holds what is no number: calibrate the camera, or give a "
                 "calibration file."
             )
+
+
+def _numbers(value: ArrayLike, name: str) -> Float:
+    try:
+        return np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise CalibrationError(f"{name} = {value!r} does not consist of numbers: correct it.") from error
+
+
+def _model(name: str) -> DistortionModel:
+    try:
+        return DistortionModel(name)
+    except ValueError as error:
+        known = ", ".join(model.value for model in DistortionModel)
+        raise CalibrationError(f"the distortion model '{name}' is not supported: it must be one of {known}.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes.arrays import Float, Image
 from feature_matcher_ros.datatypes.cameras import Camera
-from feature_matcher_ros.errors import CalibrationError, ImageError
+from feature_matcher_ros.errors import CalibrationError, FrameError, ImageError
 
 
 class ScaleSource(str, Enum):
@@ -72,6 +73,7 @@ class Frame:
 
     Raises:
         ImageError: the image is empty, not 8-bit grey or BGR, or not of the size of its camera.
+        FrameError: the stamp is not an integer, as seconds are not.
     """
 
     stamp_ns: int
@@ -83,6 +85,9 @@ class Frame:
     mask: Image | None = None  # (H, W); no features where 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.stamp_ns, Integral):
+            reason = "a stamp counts nanoseconds: give round(1e9 * seconds)."
+            raise FrameError(self.stamp_ns, self.frame_id, reason)
         _require_image_of(self.camera, self.image, "image")
 
     @property

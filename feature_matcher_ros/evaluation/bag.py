@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ from feature_matcher_ros.ros.depth_decoder import decode_compressed_depth, decod
 from feature_matcher_ros.ros.image_decoder import decode_compressed_image, decode_image
 from feature_matcher_ros.ros.messages import stamp_ns_of
 
+_LOOKED_AT = 30  # images whose distance in time is taken for that of all
 # Two images further apart than this are no stereo pair, however slow the cameras.
 _MAX_STEREO_SKEW_NS = 5_000_000
 
@@ -52,7 +55,7 @@ def open_bag(path: Path, selection: Selection) -> BagSequence:
         notes = [*rig.assumptions, *([note] if note else []), *([truth.note] if truth and truth.note else [])]
         info = SequenceInfo(bag.layout, _origins(topics, truth), tuple(notes))
         period_ns = max(bag.end_ns - bag.start_ns, 1) / max(topics.image.count - 1, 1)
-        tolerance_ns = round(period_ns / 2)
+        tolerance_ns = round(_usual_period_ns(bag, topics.image.topic, period_ns) / 2)
         if topics.right is not None:
             tolerance_ns = min(tolerance_ns, _MAX_STEREO_SKEW_NS)
         return BagSequence(_Contents(path, selection, topics, rig, fixed, truth, info, period_ns, tolerance_ns))
@@ -79,7 +82,7 @@ class _Contents:
     fixed: TransformTree
     truth: TruthSource | None
     info: SequenceInfo
-    period_ns: float  # mean time between two images
+    period_ns: float  # mean time between two images, pauses included
     tolerance_ns: int  # between an image and the right one, or depth
 
 
@@ -155,9 +158,8 @@ class BagSequence:
         yield from pairer.finish()
 
     def _stamp_or_skip(self, bag: BagFile, message: RawMessage) -> int | None:
-        """The time in the header, or that of the recording where the header has none."""
         try:
-            return stamp_ns_of(bag.decode(message).header) or message.recorded_ns
+            return _stamp_ns(bag, message)
         except SourceError as error:
             self.skipped[str(error).rstrip(".")] += 1
             return None
@@ -209,8 +211,7 @@ class _Stretch:
     def is_over(self, stamp_ns: int) -> bool:
         """Tell whether an image that is not selected lies behind the stretch."""
         assert self._first_ns is not None
-        elapsed_ns, start_ns = stamp_ns - self._first_ns, self._selection.start_s * 1e9
-        return elapsed_ns > start_ns and not self._selection.covers(elapsed_ns)
+        return self._selection.is_over(stamp_ns - self._first_ns)
 
 
 def _image_streams(bag: BagFile) -> list[ImageTopic]:
@@ -224,6 +225,21 @@ def _image_streams(bag: BagFile) -> list[ImageTopic]:
                 ImageTopic(name, topic.name, topic.type_name, topic.count, encoding, message.header.frame_id)
             )
     return streams
+
+
+def _usual_period_ns(bag: BagFile, topic: str, mean_ns: float) -> float:
+    """Time between two images, whatever pauses there are and how long the bag goes on without the camera."""
+    stamps = []
+    for message in islice(bag.messages([topic]), _LOOKED_AT):
+        with suppress(SourceError):
+            stamps.append(_stamp_ns(bag, message))
+    steps = np.abs(np.diff(stamps))
+    return float(np.median(steps[steps > 0])) if np.any(steps) else mean_ns
+
+
+def _stamp_ns(bag: BagFile, message: RawMessage) -> int:
+    """The time in the header, or that of the recording where the header has none."""
+    return stamp_ns_of(bag.decode(message).header) or message.recorded_ns
 
 
 def _fixed_transforms(bag: BagFile) -> TransformTree:

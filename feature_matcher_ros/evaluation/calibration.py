@@ -1,4 +1,4 @@
-"""Cameras from YAML files: this package's own form, ROS ``camera_info`` and EuRoC ``sensor.yaml``.
+"""Cameras from YAML files: this package's own form, and those of ROS, OpenCV, EuRoC and Kalibr.
 
 The own form; all but the first three keys are optional, matrices are flat or nested rows:
 
@@ -38,6 +38,9 @@ _MODEL_NAMES = {
     "equidistant": DistortionModel.EQUIDISTANT,
     "fisheye": DistortionModel.EQUIDISTANT,
 }
+# The names of K and D: here, in a CameraInfo of ROS 2 printed by its tools, in those of OpenCV and ROS, in Kalibr's.
+_MATRIX_NAMES = ("K", "k", "camera_matrix")
+_LENS_NAMES = ("D", "d", "distortion_coefficients", "distortion_coeffs")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,13 +70,14 @@ class Calibration:
 
 
 def load_calibration(path: Path) -> Calibration:
-    """Read a calibration file in any of the three forms.
+    """Read a calibration file in any of the forms.
 
     Raises:
         CalibrationError: the file cannot be read, or what it says is no calibration.
     """
     content = load_yaml(path)
     try:
+        content = _from_camchain(content) if "cam0" in content else content
         camera = camera_from_mapping(content)
         right, depth = content.get("right"), content.get("depth")
         return Calibration(
@@ -95,7 +99,8 @@ def load_yaml(path: Path) -> Mapping[str, Any]:
         text = path.read_text(encoding="utf-8").lstrip("\ufeff")
         if text.startswith("%YAML:"):  # OpenCV's and EuRoC's header is not YAML
             text = text.partition("\n")[2]
-        content = yaml.safe_load(text.replace("!!opencv-matrix", ""))
+        # A message printed by ROS's tools ends with a line that begins another document.
+        content = next(yaml.safe_load_all(text.replace("!!opencv-matrix", "")), None)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise CalibrationError(
@@ -107,7 +112,7 @@ def load_yaml(path: Path) -> Mapping[str, Any]:
 
 
 def camera_from_mapping(content: Mapping[str, Any]) -> Camera:
-    """Build a camera from the values of one of the three forms.
+    """Build a camera from the values of one of the forms.
 
     Raises:
         CalibrationError: a value is missing, or is not what it should be.
@@ -181,6 +186,17 @@ def scale_camera(camera: Camera, width: int, height: int) -> Camera:
     return Camera(resize @ camera.K, width, height, camera.distortion, camera.distortion_model)
 
 
+def _from_camchain(chain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Kalibr's ``camchain.yaml`` in our own form: ``T_cn_cnm1`` maps points of the camera before into that camera."""
+    left = dict(_mapping(chain["cam0"], "cam0"))
+    if "cam1" in chain:
+        right = _mapping(chain["cam1"], "cam1")
+        if "T_cn_cnm1" not in right:
+            raise CalibrationError("cam1 holds no T_cn_cnm1, the pose of the camera: calibrate both together.")
+        left["right"] = {**right, "right_from_left": right["T_cn_cnm1"]}
+    return left
+
+
 def _right_from_mapping(content: Mapping[str, Any]) -> RightCalibration:
     if "right_from_left" not in content:
         raise CalibrationError("right holds no right_from_left: give the 16 numbers of the pose, in metres.")
@@ -189,7 +205,7 @@ def _right_from_mapping(content: Mapping[str, Any]) -> RightCalibration:
 
 
 def _depth_from_mapping(content: Mapping[str, Any]) -> DepthCalibration:
-    own_camera = any(key in content for key in ("K", "camera_matrix", "intrinsics"))
+    own_camera = any(key in content for key in (*_MATRIX_NAMES, "intrinsics"))
     pose = pose_matrix_from(content["cam_from_depth"], "cam_from_depth") if "cam_from_depth" in content else np.eye(4)
     units_per_m = content.get("units_per_m", 1000.0)
     if not isinstance(units_per_m, (int, float)) or not 0 < units_per_m < float("inf"):
@@ -216,22 +232,53 @@ def _image_size(content: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def _camera_matrix(content: Mapping[str, Any]) -> Float:
+    projection = content.get("camera_model", "pinhole")
+    if projection != "pinhole":
+        raise CalibrationError(
+            f"the camera_model '{projection}' is not supported: calibrate it as pinhole, with the distortion model "
+            "equidistant where the lens is wide."
+        )
     if "intrinsics" in content:
         fx, fy, cx, cy = matrix_from(content["intrinsics"], 1, 4, "intrinsics")[0]
         return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
-    value = content.get("K", content.get("camera_matrix"))
+    value = _named(content, _MATRIX_NAMES)
     if value is None:
         raise CalibrationError("there is no camera matrix: give K, nine numbers in pixels.")
     return matrix_from(value, 3, 3, "K")
 
 
 def _distortion(content: Mapping[str, Any]) -> tuple[Float, DistortionModel]:
-    value = content.get("D", content.get("distortion_coefficients"))
+    value = _named(content, _LENS_NAMES)
     numbers = value.get("data") if isinstance(value, dict) else value
     count = np.size(np.array(numbers, dtype=object)) if numbers is not None else 0
     coefficients = matrix_from(numbers, 1, count, "D")[0] if count else np.zeros(0)
+    model = _distortion_model(content, count)
+    if value is None:
+        _refuse_lens_without_coefficients(content, model)
+    flat = not count and model is not DistortionModel.EQUIDISTANT
+    return (np.zeros(0), DistortionModel.NONE) if flat else (coefficients, model)
+
+
+def _distortion_model(content: Mapping[str, Any], count: int) -> DistortionModel:
     if "distortion_model" in content:
-        model = distortion_model_from(content["distortion_model"])
-    else:  # OpenCV writes no name; its number of coefficients says which of its two models it is
-        model = DistortionModel.PLUMB_BOB if count in (4, 5) else DistortionModel.RATIONAL_POLYNOMIAL
-    return (coefficients, model) if count else (np.zeros(0), DistortionModel.NONE)
+        return distortion_model_from(content["distortion_model"])
+    # OpenCV writes no name but for a fisheye; the number of coefficients says which of its other two models it is.
+    if content.get("fisheye_model"):
+        return DistortionModel.EQUIDISTANT
+    if not count:
+        return DistortionModel.NONE
+    return DistortionModel.PLUMB_BOB if count in (4, 5) else DistortionModel.RATIONAL_POLYNOMIAL
+
+
+def _refuse_lens_without_coefficients(content: Mapping[str, Any], model: DistortionModel) -> None:
+    """A lens that is spoken of, but whose coefficients stand under another name, must not become a pinhole."""
+    if model is not DistortionModel.NONE:
+        raise CalibrationError(f"the distortion model is {model.value} but there are no coefficients: give D.")
+    unknown = [key for key in content if str(key).lower().startswith("dist") and key != "distortion_model"]
+    if unknown:
+        raise CalibrationError(f"'{unknown[0]}' is not known: call the distortion coefficients D.")
+
+
+def _named(content: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """The value under any of the names, None where there is none."""
+    return next((content[name] for name in names if content.get(name) is not None), None)

@@ -39,6 +39,22 @@ from feature_matcher_ros.evaluation.trajectory_accuracy import (
 Kind = TypeVar("Kind", bound=Enum)
 
 
+_SLOW_S = 10.0  # between two frames; no camera that is followed is slower
+_BEGINNINGS = (KeyframeReason.RESTART, KeyframeReason.TIME_JUMP)
+_SCALE_CAUSES = {
+    Modality.STEREO: (
+        "The right images",
+        "left and right may be exchanged, the baseline or calibration that of another camera, the images not of one "
+        "time, or all there is to see too far away",
+    ),
+    Modality.RGBD: (
+        "Depth",
+        "it may be too sparse (six of the nine pixels about a point must be known), in another unit, or not registered "
+        "as the calibration says",
+    ),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class FrameCounts:
     """What became of the frames."""
@@ -53,6 +69,7 @@ class FrameCounts:
     num_lost_stretches: int
     num_lost_frames: int
     status: dict[str, int]
+    refused: dict[str, int]  # attempted frames without a pose, by reason
     motion_type: dict[str, int]  # of attempted frames
     keyframe_reason: dict[str, int]
     layers_run: dict[int, int]  # layers -> frames; empty where the matcher has no layers
@@ -132,7 +149,7 @@ def evaluate_run(run: Path, ground_truth: Path | None = None) -> RunEvaluation:
         metric=metric,
         trajectory=accuracy,
         pairs=pair_accuracy(errors, min_baseline_m) if errors else None,
-        tracks=track_quality(keyframe_links(folder, rows), truth or estimate),
+        tracks=_tracks(folder, rows, truth or estimate, remarks),
         remarks=tuple(remarks),
         series=RunSeries(rows, errors, estimate, aligned, truth),
     )
@@ -174,6 +191,7 @@ def count_frames(info: RunInfo, rows: Sequence[PairRow]) -> FrameCounts:
         num_lost_stretches=len(lost_stretches(rows)),
         num_lost_frames=sum(row.state is TrackingState.LOST for row in rows),
         status=_in_order(Status, (row.status for row in rows)),
+        refused=_in_order(Status, (row.status for row in attempted if row.status is not Status.OK)),
         motion_type=_in_order(MotionType, (row.motion_type for row in attempted)),
         keyframe_reason=_in_order(KeyframeReason, (row.keyframe_reason for row in rows if row.keyframe_reason)),
         layers_run=dict(sorted(Counter(row.layers_run for row in rows if row.layers_run is not None).items())),
@@ -196,19 +214,51 @@ def _trajectory_against(
         return None, None
 
 
+def _tracks(
+    folder: RunFolder, rows: Sequence[PairRow], poses: Trajectory | None, remarks: list[str]
+) -> TrackQuality | None:
+    """What is known of the tracks; a run that was killed leaves half a bag of topics beside a table that is whole."""
+    try:
+        return track_quality(keyframe_links(folder, rows), poses)
+    except SourceError as error:
+        remarks.append(f"Nothing is said of the tracks: {error}")
+        return None
+
+
 def _remarks_on_run(info: RunInfo, rows: Sequence[PairRow]) -> list[str]:
     remarks = [_sentence(assumption) for assumption in info.assumptions]
     if not info.finished:
         remarks.append(f"The replay was interrupted; the numbers are those of its first {len(rows)} frames.")
     remarks += [_sentence(f"{count} frames were left out: {reason}") for reason, count in info.skipped.items()]
+    remarks += [*_remarks_on_times(rows), *_remarks_on_scale(info, rows)]
     segments = Counter(row.segment for row in rows if row.segment is not None)
     if len(segments) > 1:
         longest, placed = max(segments.values()), sum(segments.values())
+        begun = _in_order(KeyframeReason, (row.keyframe_reason for row in rows if row.keyframe_reason in _BEGINNINGS))
+        reasons = ", ".join(f"{count} {name}" for name, count in begun.items())
         remarks.append(
-            f"The trajectory fell into {len(segments)} unconnected segments; its errors are those of the "
+            f"The trajectory fell into {len(segments)} unconnected segments ({reasons}); its errors are those of the "
             f"longest one, {longest} of {placed} poses."
         )
     return remarks
+
+
+def _remarks_on_times(rows: Sequence[PairRow]) -> list[str]:
+    if len(rows) < 2:
+        return []
+    period_s = float(np.median(np.abs(np.diff([row.stamp_ns for row in rows])))) * 1e-9
+    if period_s < _SLOW_S:
+        return []
+    return [f"Frames are {period_s:.6g} s apart: if the camera was faster, the unit of their times is another one."]
+
+
+def _remarks_on_scale(info: RunInfo, rows: Sequence[PairRow]) -> list[str]:
+    sources = [row.scale_source for row in rows if row.tx is not None]
+    missing = sources.count(ScaleSource.NONE)
+    if info.modality is Modality.MONO or 2 * missing <= len(sources):
+        return []
+    where, causes = _SCALE_CAUSES[info.modality]
+    return [f"{where} gave no length to {missing} of {len(sources)} pairs that move: {causes}."]
 
 
 def _sentence(text: str) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feature_matcher_ros.datatypes import Image
 from feature_matcher_ros.errors import ImageError
 from feature_matcher_ros.evaluation.trajectories import stamp_from_nanoseconds, stamp_from_seconds
+from feature_matcher_ros.images import to_eight_bits
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".pgm", ".pfm")
@@ -23,7 +24,10 @@ def read_image(path: Path, color: bool = False) -> Image:
     Raises:
         ImageError: the file is missing, or no image.
     """
-    return _decode(path, cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
+    image = _decode(path, cv2.IMREAD_ANYDEPTH | (cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE))
+    if image.dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"'{path}' holds {image.dtype}, not an image: give 8 or 16 bits a channel.")
+    return to_eight_bits(image)
 
 
 def read_depth(path: Path, units_per_m: float) -> NDArray[np.float32]:

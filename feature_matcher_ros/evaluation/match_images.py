@@ -55,6 +55,7 @@ def match_images(
         CalibrationError: the calibration cannot be used.
         OutputError: the picture or the table cannot be written.
     """
+    _refuse_replacing((image0, image1), (output, table))
     pictures = [read_image(path, color=True) for path in (image0, image1)]
     found = _matched(pictures, config, calibration)
     if table is not None:
@@ -80,6 +81,7 @@ def compare_matchers(
         ImageError, CalibrationError, OutputError: as ``match_images``.
         ConfigError: there is no matcher of that name.
     """
+    _refuse_replacing((image0, image1), (output,))
     pictures = [read_image(path, color=True) for path in (image0, image1)]
     mask = low_texture_mask(pictures[0])
     rows, captions = [], []
@@ -98,6 +100,12 @@ def compare_matchers(
         cv2.drawContours(rows[-1], outlines, -1, _OUTLINE_COLOUR, 1)
     _write(output, np.vstack(rows))
     return "\n".join(captions)
+
+
+def _refuse_replacing(images: Sequence[Path], outputs: Sequence[Path | None]) -> None:
+    for path in outputs:
+        if path is not None and path.resolve() in [image.resolve() for image in images]:
+            raise OutputError(f"{path} is one of the images, which would be replaced: choose another --output.")
 
 
 def _matched(pictures: Sequence[Image], config: FrontEndConfig, calibration: Path | None) -> _Matched:

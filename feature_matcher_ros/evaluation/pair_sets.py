@@ -56,7 +56,7 @@ def load_pairs(path: Path) -> list[ImagePair]:
 
 def _read_json(path: Path) -> list[dict[str, Any]]:
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8"))
+        pairs = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise SourceError(f"the pairs '{path}' cannot be read ({error}): give a JSON file with a list.") from error
     if not isinstance(pairs, list) or not pairs or not all(isinstance(pair, dict) for pair in pairs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import time
 from collections import Counter
@@ -77,6 +78,7 @@ def replay(
     selection, config, options = selection or Selection(), config or FrontEndConfig(), options or ReplayOptions()
     if RunFolder(output).writes(source):
         raise OutputError(f"{source} belongs to the run in {output}, which would be replaced: choose another --output.")
+    RunFolder(output).refuse_foreign()
     sequence, front_end = open_sequence(source, selection), FrontEnd(config)
     facts = _facts(source, selection, config, front_end, sequence)
     log, statuses, refused = TrajectoryLog(), Counter[str](), Counter[str]()
@@ -157,9 +159,9 @@ def _facts(
     """What ``run.json`` says beside the outcome."""
     return {
         "source": str(source.resolve()),
-        "selection": {name: value for name, value in asdict(selection).items() if value is not None},
+        "selection": {name: _finite(value) for name, value in asdict(selection).items() if value is not None},
         # With the matcher that was run, where the configuration left the choice to the package.
-        "config": {entry.path: entry.default for entry in iterate_parameters(config)}
+        "config": {entry.path: _finite(entry.default) for entry in iterate_parameters(config)}
         | {"matcher.name": front_end.matcher.name},
         "matcher": front_end.matcher.name,
         "layout": sequence.info.layout,
@@ -173,6 +175,11 @@ def _facts(
             "poselib": version("poselib"),
         },
     }
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity, which a parameter or a duration may be."""
+    return str(value) if value == math.inf else value
 
 
 def _write_run_json(folder: Path, facts: dict[str, Any], summary: ReplaySummary) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_matcher_ros.datatypes import Trajectory
-from feature_matcher_ros.errors import SourceError
+from feature_matcher_ros.errors import OutputError, SourceError
 from feature_matcher_ros.evaluation.pair_table import PairRow, read_pair_table
 from feature_matcher_ros.evaluation.sequences import Modality, Selection
 from feature_matcher_ros.evaluation.topic_bag import remove_bag
@@ -48,6 +48,8 @@ class RunInfo:
             values["modality"] = Modality(values["modality"])
         if "calibration" in values:
             values["calibration"] = Path(values["calibration"])
+        if "duration_s" in values:
+            values["duration_s"] = float(values["duration_s"])  # which may be written as "inf"
         return Selection(**values)
 
 
@@ -82,6 +84,19 @@ class RunFolder:
         path = path.resolve()
         is_file_of_run = path.parent == self.path.resolve() and bool(_FILES.fullmatch(path.name))
         return is_file_of_run or self.topics.resolve() in (path, *path.parents)
+
+    def refuse_foreign(self) -> None:
+        """Refuse a folder in which a run would take the place of files that no run wrote.
+
+        Raises:
+            OutputError: there is one, and no ``run.json``.
+        """
+        if self.run_json.is_file() or not self.path.is_dir():
+            return
+        known = [*self.path.glob("*.*"), self.topics]
+        foreign = [path for path in known if path.exists() and self.writes(path) and path.suffix != ".part"]
+        if foreign:
+            raise OutputError(f"'{foreign[0]}' is there already and of no run: choose another --output.")
 
     def clear(self) -> None:
         """Remove an earlier run, and nothing that it did not write; a folder without ``run.json`` holds none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -65,6 +66,10 @@ class Selection:
         if self.duration_s is None or self.duration_s == float("inf"):
             return True
         return elapsed_ns < start_ns + round(self.duration_s * 1e9)
+
+    def is_over(self, elapsed_ns: int) -> bool:
+        """Tell whether a frame this long after the first one lies behind the selected stretch."""
+        return elapsed_ns > self.start_s * 1e9 and not self.covers(elapsed_ns)
 
 
 TOPICS = tuple(entry.name for entry in fields(Selection) if entry.name.endswith("_topic"))
@@ -153,10 +158,14 @@ def refuse_names(path: Path, selection: Selection, names: Iterable[str]) -> None
 
 
 def is_bag(path: Path) -> bool:
-    """Tell whether a path is a ROS 1 bag, a ROS 2 storage file or the folder of a ROS 2 bag."""
+    """Tell whether a path is a ROS 1 bag, a ROS 2 storage file or the folder of a ROS 2 bag.
+
+    A bag whose recording was killed has no metadata; its files differ in nothing but their number, as files of several
+    recordings in one folder do not.
+    """
     if path.is_file():
         return path.suffix in BAG_SUFFIXES
-    if any(child.suffix in (".db3", ".mcap") for child in path.iterdir()):
-        return True
     metadata = path / "metadata.yaml"
-    return metadata.is_file() and b"rosbag2_bagfile_information" in metadata.read_bytes()
+    if metadata.is_file() and b"rosbag2_bagfile_information" in metadata.read_bytes():
+        return True
+    return len({re.sub(r"_\d+$", "", child.stem) for child in path.iterdir() if child.suffix in (".db3", ".mcap")}) == 1

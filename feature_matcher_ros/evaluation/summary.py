@@ -34,6 +34,7 @@ def frame_rows(evaluation: RunEvaluation) -> Rows:
     return [
         ("frames", f"{frames.num_frames}" + (f" + {frames.num_skipped} skipped" if frames.num_skipped else "")),
         ("pairs accepted", f"{frames.num_accepted} of {frames.num_attempted} ({percent(frames.accepted_share)})"),
+        ("no pose because of", _counts(frames.refused) or ABSENT),
         ("keyframes", str(frames.num_keyframes)),
         (
             "frames lost",

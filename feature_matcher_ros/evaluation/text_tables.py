@@ -13,11 +13,13 @@ from feature_matcher_ros.errors import SourceError
 def read_rows(path: Path) -> list[tuple[str, list[str]]]:
     """Rows as (place, words); words are separated by blanks or commas, ``#`` begins a comment.
 
+    The mark that editors of Windows put before the first line is left out.
+
     Raises:
         SourceError: the file cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SourceError(f"'{path}' cannot be read ({error}): give a text file.") from error
     rows = ((number, line.partition("#")[0].replace(",", " ").split()) for number, line in enumerate(lines, start=1))

@@ -27,12 +27,13 @@ MAX_STAMP_S = 4_000_000_000  # up to here, nanoseconds and their differences fit
 def read_tum(path: Path) -> Trajectory:
     """Read lines of ``seconds x y z qx qy qz qw``; ``#`` begins a comment.
 
-    Lines are put in order of time, and of two with the same time the first is kept.
+    Lines are put in order of time, and of two with the same time the first is kept. A line whose seven numbers are
+    all NaN, which motion capture writes where it has lost the body, is left out.
 
     Raises:
         SourceError: the file cannot be read, holds no pose, or a line is not of that form.
     """
-    poses = [_pose_from_row(where, words) for where, words in read_rows(path)]
+    poses = [_pose_from_row(where, words) for where, words in read_rows(path) if not _is_lost(words)]
     if not poses:
         raise SourceError(f"the trajectory '{path}' holds no pose: each line must be 'seconds x y z qx qy qz qw'.")
     return trajectory_from(poses)
@@ -160,6 +161,10 @@ def _between(trajectory: Trajectory, before: int, after: int, stamp_ns: int) -> 
     turn = rotation_vector(start[:3, :3].T @ end[:3, :3])
     position = (1.0 - share) * start[:3, 3] + share * end[:3, 3]
     return pose_from(start[:3, :3] @ rotation_from_vector(share * turn), position)
+
+
+def _is_lost(words: list[str]) -> bool:
+    return [word.lower() for word in words[1:]] == ["nan"] * 7
 
 
 def _pose_from_row(where: str, words: list[str]) -> tuple[int, Float]:

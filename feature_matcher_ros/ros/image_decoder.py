@@ -6,8 +6,8 @@ and has no depth transport.
 
 Rules where the standard leaves room, the same as those of cv_bridge:
 
-* 16-bit images are scaled by 255/65535, whatever the sensor's own range, so that the brightness of two
-  frames can be compared.
+* 16-bit images are scaled by their whole range, and, unlike there, by that of 10, 12 or 14 bits where the values
+  stay below: what such a sensor's image would keep of it are a few grey values.
 * ``8UC3`` and ``8UC4`` are BGR and BGRA, ``8UC1`` and ``16UC1`` are grey.
 * Grey from YUV is the Y channel as it is.
 """
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from feature_matcher_ros.datatypes import Image
 from feature_matcher_ros.errors import ImageError
+from feature_matcher_ros.images import to_eight_bits
 
 
 class ImageMessage(Protocol):
@@ -181,8 +182,7 @@ def _mosaic_layout(name: str) -> _Layout | None:
 
 
 def _converted(pixels: NDArray[Any], code: int | None) -> Image:
-    converted = pixels if code is None else cv2.cvtColor(pixels, code)
-    return converted if converted.dtype == np.uint8 else cv2.convertScaleAbs(converted, alpha=255.0 / 65535.0)
+    return to_eight_bits(pixels if code is None else cv2.cvtColor(pixels, code))
 
 
 def _check_shape(message: ImageMessage) -> None:

@@ -276,6 +276,19 @@ def test_partners_are_found_by_time(tmp_path: Path) -> None:
     assert count == 1 and reason.startswith("no message on /camera/depth/image_raw lies within")
 
 
+def test_no_partner_is_taken_from_afar_where_the_camera_pauses(tmp_path: Path) -> None:
+    """In a bag that goes on for a minute without the camera, whose images are on average 13 s apart."""
+    bag = TinyBag()
+    bag.camera("/rgb/image_raw", count=5)
+    for number in (0, 0.4, 1, 3.4, 4.6):  # none for the third image, and only one too far away for the fifth
+        bag.image("/depth/image_raw", stamp(number), np.full((HEIGHT, WIDTH), 1000, np.uint16), "16UC1")
+    bag.tf("/tf", stamp(640), [("odom", "base", np.eye(4))])
+    bag.entries.sort(key=lambda entry: entry[2])
+    sequence = open_sequence(bag.write(tmp_path))
+    assert [frame.stamp_ns for frame in sequence.frames()] == [stamp(0), stamp(1), stamp(3)]
+    assert sequence.skipped == {"no message on /depth/image_raw lies within 50.0 ms of the image": 2}
+
+
 def test_a_stereo_pair_out_of_step_gives_no_frame(tmp_path: Path) -> None:
     bag = TinyBag()
     P = np.hstack([K, np.array([[-0.12 * K[0, 0]], [0], [0]])])
@@ -470,9 +483,22 @@ def test_a_recording_that_was_killed_has_no_metadata(kind: str, tmp_path: Path) 
     (path / "metadata.yaml").unlink()
     assert len(frames_of(path)) == 5
     assert len(frames_of(storage_file(path))) == 5
-    second = path / f"second{storage_file(path).suffix}"
-    shutil.copy(storage_file(path), second)
+    file = storage_file(path)
+    first, second = (path / f"walk_{number}{file.suffix}" for number in range(2))
+    shutil.copy(file.rename(first), second)
     assert len(frames_of(path)) == 10
+
+
+@pytest.mark.parametrize("kind", ["sqlite3", "mcap"])
+def test_recordings_that_lie_in_one_folder_are_not_joined(kind: str, tmp_path: Path) -> None:
+    bag = TinyBag(kind)
+    bag.camera()
+    file = storage_file(bag.write(tmp_path / "bag"))
+    for name in ("walk", "drive_0"):
+        (tmp_path / "recordings").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / "recordings" / f"{name}{file.suffix}")
+    with pytest.raises(SourceError, match=r"holds 2: give one of '.*drive_0\..*', '.*walk\."):
+        open_sequence(tmp_path / "recordings")
 
 
 def test_definitions_are_not_needed(tmp_path: Path) -> None:

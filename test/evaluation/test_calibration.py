@@ -32,6 +32,39 @@ intrinsics: [500, 510, 320, 240] #fu, fv, cu, cv
 distortion_model: radial-tangential
 distortion_coefficients: [0.1, -0.2, 0.001, 0.002]
 """
+ECHOED = """header:
+  stamp: {sec: 1, nanosec: 2}
+  frame_id: camera
+height: 480
+width: 640
+distortion_model: rational_polynomial
+d: [0.1, -0.2, 0.001, 0.002, 0.05, 0.1, 0.2, 0.3]
+k: [500.0, 0.0, 320.0, 0.0, 510.0, 240.0, 0.0, 0.0, 1.0]
+r: [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+p: [450.0, 0.0, 310.0, 0.0, 0.0, 450.0, 250.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+---
+"""
+KALIBR = """cam0:
+  cam_overlaps: [1]
+  camera_model: pinhole
+  distortion_coeffs: [0.1, -0.2, 0.001, 0.002]
+  distortion_model: equidistant
+  intrinsics: [500, 510, 320, 240]
+  resolution: [640, 480]
+  rostopic: /cam0/image_raw
+cam1:
+  T_cn_cnm1:
+  - [1, 0, 0, -0.11]
+  - [0, 1, 0, 0.001]
+  - [0, 0, 1, 0.002]
+  - [0, 0, 0, 1]
+  camera_model: pinhole
+  distortion_coeffs: [0.2, -0.2, 0.001, 0.002]
+  distortion_model: radtan
+  intrinsics: [501, 511, 321, 241]
+  resolution: [640, 480]
+"""
+FISHEYE = OWN + "fisheye_model: 1\ndistortion_coefficients: [0.1, -0.2, 0.001, 0.002]\n"
 K = [[500, 0, 320], [0, 510, 240], [0, 0, 1]]
 
 
@@ -51,6 +84,9 @@ def _load(tmp_path: Path, text: str) -> Camera:
         (OWN + "D: [1, 2, 3, 4, 5, 6, 7, 8]\n", 8, DistortionModel.RATIONAL_POLYNOMIAL),
         (ROS, 5, DistortionModel.PLUMB_BOB),
         (EUROC, 4, DistortionModel.PLUMB_BOB),
+        (ECHOED, 8, DistortionModel.RATIONAL_POLYNOMIAL),
+        (KALIBR, 4, DistortionModel.EQUIDISTANT),
+        (FISHEYE, 4, DistortionModel.EQUIDISTANT),
     ],
 )
 def test_every_form_of_file(tmp_path: Path, text: str, coefficients: int, model: DistortionModel) -> None:
@@ -58,6 +94,31 @@ def test_every_form_of_file(tmp_path: Path, text: str, coefficients: int, model:
     np.testing.assert_array_equal(camera.K, K)
     assert (camera.width, camera.height) == (640, 480)
     assert (len(camera.distortion), camera.distortion_model) == (coefficients, model)
+
+
+def test_a_chain_of_kalibr_holds_the_right_camera(tmp_path: Path) -> None:
+    path = tmp_path / "camchain.yaml"
+    path.write_text(KALIBR)
+    right = load_calibration(path).right
+    assert right is not None and right.camera.distortion_model is DistortionModel.PLUMB_BOB
+    np.testing.assert_array_equal(right.camera.distortion, [0.2, -0.2, 0.001, 0.002])
+    np.testing.assert_array_equal(right.camera.K, [[501, 0, 321], [0, 511, 241], [0, 0, 1]])
+    np.testing.assert_array_equal(right.right_from_left[:3], [[1, 0, 0, -0.11], [0, 1, 0, 0.001], [0, 0, 1, 0.002]])
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (OWN + "distortion_model: plumb_bob\n", "plumb_bob"),
+        (OWN + "distortion_model: equidistant\nD: []\n", "equidistant"),
+        (OWN + "dist_coeffs: [0.1, -0.2, 0, 0]\n", "dist_coeffs"),
+        (OWN.replace("320, 0, 510, 240, 0, 0,", "0, 0, 510, 0, 320, 240,"), "transpose"),
+        (KALIBR.replace("camera_model: pinhole", "camera_model: ds"), "ds"),
+    ],
+)
+def test_a_lens_is_never_dropped_without_a_word(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(CalibrationError, match=named):
+        _load(tmp_path, text)
 
 
 def test_a_file_written_by_opencv(tmp_path: Path) -> None:

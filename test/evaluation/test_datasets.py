@@ -21,6 +21,7 @@ from tiny_datasets import (
 from feature_matcher_ros.datatypes import DistortionModel
 from feature_matcher_ros.errors import CalibrationError, SourceError
 from feature_matcher_ros.evaluation.datasets.file_sequence import FileSequence
+from feature_matcher_ros.evaluation.datasets.video import VideoSequence
 from feature_matcher_ros.evaluation.image_files import stamp_from_name, stamp_from_text
 from feature_matcher_ros.evaluation.sequences import Modality, Selection, open_sequence
 from feature_matcher_ros.evaluation.trajectories import interpolate_trajectory
@@ -62,6 +63,19 @@ def test_tum_rgbd_pairs_depth_by_time(tmp_path: Path) -> None:
     assert sequence.skipped == {"there is no depth image of the same time": 1}
     assert frames[0].camera.K[0, 0] == 517.3 and len(frames[0].camera.distortion) == 5
     assert sequence.ground_truth is not None and sequence.ground_truth.stamps_ns.tolist() == [10**9, 1_050_000_000]
+
+
+def test_tum_rgbd_as_windows_and_motion_capture_write_it(tmp_path: Path) -> None:
+    folder = _write_tum(tmp_path / "rgbd_dataset_freiburg1_xyz")
+    lost = "1.02 nan nan nan nan nan nan nan\n"
+    truth = (folder / "groundtruth.txt").read_text().replace("1.05", lost + "1.05")
+    write_text(folder / "groundtruth.txt", truth)
+    for path in folder.glob("*.txt"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    sequence = open_sequence(folder)
+    assert (len(list(sequence.frames())), sequence.modality) == (3, Modality.RGBD)
+    assert sequence.ground_truth is not None
+    assert sequence.ground_truth.stamps_ns.tolist() == [1_000_000_000, 1_050_000_000]
 
 
 @pytest.mark.parametrize(
@@ -160,6 +174,9 @@ def test_euroc_ground_truth_is_that_of_the_left_camera(tmp_path: Path, source: s
     expected = world_from_sensor @ np.linalg.inv(body_from_sensor) @ _pose(0)
     np.testing.assert_allclose(origin, expected[:, 3], atol=1e-6)
     np.testing.assert_allclose(truth.world_from_cam[0], expected, atol=1e-6)
+    (root / "sensor.yaml").unlink()
+    with pytest.raises(CalibrationError, match=rf"{source}/sensor\.yaml' with T_BS, .* is missing: add it"):
+        open_sequence(tmp_path)
 
 
 def test_euroc_files_are_checked(tmp_path: Path) -> None:
@@ -337,6 +354,17 @@ def test_image_folder_needs_one_calibration(tmp_path: Path) -> None:
         open_sequence(tmp_path)
 
 
+def test_images_of_a_sensor_of_twelve_bits_keep_their_grey_values(tmp_path: Path) -> None:
+    write_image_folder(tmp_path, count=1)
+    values = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)
+    for channels in (1, 3):
+        assert cv2.imwrite(str(tmp_path / "0.png"), np.dstack([values] * channels))
+        for color in (False, True):
+            image = next(iter(open_sequence(tmp_path, Selection(color=color)).frames())).image
+            grey = image if image.ndim == 2 else image[..., 1]
+            np.testing.assert_allclose(grey.astype(float), values * (255 / 4095), atol=0.51)
+
+
 def test_stereo_folders_are_paired_by_number(tmp_path: Path) -> None:
     frame = list(open_sequence(write_stereo_folder(tmp_path)).frames())[2]
     assert frame.stereo is not None and int(frame.stereo.image[0, 0]) == 25
@@ -355,6 +383,15 @@ def test_rgb_and_depth_folders(tmp_path: Path) -> None:
     depths = [float(frame.depth.depth_m[9, 9]) for frame in sequence.frames() if frame.depth]
     np.testing.assert_allclose(depths, [1.0, 1.001, 1.002])
     assert "millimetres" in sequence.info.assumptions[-1]
+
+
+def test_depth_that_is_a_picture_is_refused_as_such(tmp_path: Path) -> None:
+    """As viewers export it, in 8 bits."""
+    write_rgbd_folder(tmp_path)
+    for number in range(3):
+        write_image(tmp_path / "depth" / f"{number}.png", 100)
+    with pytest.raises(SourceError, match=r"not one of the 3 depth images .*0\.png' .* uint8 holds no depth: give"):
+        open_sequence(tmp_path)
 
 
 def test_depth_of_floating_point_holds_metres(tmp_path: Path) -> None:
@@ -376,7 +413,7 @@ def _write_video(path: Path, count: int = 6) -> Path:
     if not writer.isOpened():
         pytest.skip("this OpenCV writes no video")
     for number in range(count):
-        writer.write(np.full((48, 64, 3), 40 * number, np.uint8))
+        writer.write(np.full((48, 64, 3), 40 * number % 256, np.uint8))
     writer.release()
     return path
 
@@ -392,6 +429,18 @@ def test_video_with_its_calibration_beside(tmp_path: Path) -> None:
     selection = Selection(start_s=0.1, duration_s=0.2, stride=2, color=True)
     assert [frame.image.shape for frame in open_sequence(path, selection).frames()] == [(48, 64, 3)] * 2
     assert len(open_sequence(path, selection)) == 2
+
+
+def test_nothing_behind_the_stretch_of_a_video_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies behind a few seconds of an hour would take minutes to step through."""
+    path = _write_video(tmp_path / "walk.avi", count=40)
+    write_text(tmp_path / "walk.yaml", CALIBRATION)
+    grabbed: list[int] = []
+    stamp = VideoSequence._stamp
+    monkeypatch.setattr(VideoSequence, "_stamp", lambda self, *where: (grabbed.append(1), stamp(self, *where))[1])
+    sequence = open_sequence(path, Selection(start_s=0.1, duration_s=0.2))
+    assert [frame.stamp_ns for frame in sequence.frames()] == [number * 50 * MS for number in (2, 3, 4, 5)]
+    assert len(grabbed) == 7 and not sequence.skipped  # the first one behind it says that it is over
 
 
 def test_video_errors(tmp_path: Path) -> None:

@@ -51,6 +51,12 @@ def test_what_is_wrong_is_said_with_the_number_of_the_pair(tmp_path: Path, chang
         load_pairs(_write_set(tmp_path, **changes))
 
 
+def test_a_mark_of_windows_before_the_list_does_no_harm(tmp_path: Path) -> None:
+    path = _write_set(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [pair.name for pair in load_pairs(path)] == ["a | b"]
+
+
 @pytest.mark.parametrize(("text", "said"), [("{", "cannot be read"), ("[]", "holds no list"), ("[1]", "holds no list")])
 def test_files_that_hold_no_pairs(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "set.json").write_text(text)

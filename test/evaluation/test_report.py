@@ -16,7 +16,7 @@ from image_pairs_scene import SIZE, K, render
 from synthetic_run import EVERY, PERIOD_NS, START_NS, write_run
 
 from feature_matcher_ros.config import FrontEndConfig, override
-from feature_matcher_ros.datatypes import Trajectory
+from feature_matcher_ros.datatypes import KeyframeReason, Trajectory
 from feature_matcher_ros.errors import OutputError, SourceError
 from feature_matcher_ros.evaluation.compare import compare_runs, comparison_table
 from feature_matcher_ros.evaluation.evaluate import evaluate_run, lost_stretches
@@ -25,7 +25,7 @@ from feature_matcher_ros.evaluation.pair_accuracy import moving_baseline_m
 from feature_matcher_ros.evaluation.pair_table import PairTableWriter
 from feature_matcher_ros.evaluation.replay import replay
 from feature_matcher_ros.evaluation.report import write_report
-from feature_matcher_ros.evaluation.summary import summary_rows
+from feature_matcher_ros.evaluation.summary import frame_rows, summary_rows
 from feature_matcher_ros.evaluation.trajectories import write_tum
 from feature_matcher_ros.evaluation.worst_pairs import choose_worst_pairs, draw_worst_pairs
 from feature_matcher_ros.geometry import invert_pose, pose_from, rotation_from_vector
@@ -94,8 +94,32 @@ def test_frames_are_counted_by_what_became_of_them(tmp_path):
     assert (frames.num_attempted, frames.num_accepted) == (matched + 15, matched)
     assert frames.status == {"OK": matched, "FIRST_FRAME": 1, "GATED": 240 - 1 - 15 - matched, "TOO_FEW_INLIERS": 15}
     assert frames.motion_type == {"GENERAL": matched - 4, "ROTATION_ONLY": 4, "UNKNOWN": 15}
+    assert frames.refused == {"TOO_FEW_INLIERS": 15}
+    assert ("no pose because of", "15 TOO_FEW_INLIERS") in frame_rows(evaluate_run(run.folder))
     assert sum(frames.layers_run.values()) == matched
     assert lost_stretches(run.rows) == [(START_NS + 60 * PERIOD_NS, START_NS + 74 * PERIOD_NS)]
+
+
+def test_what_went_wrong_with_the_input_is_said(tmp_path):
+    """Two cameras that were exchanged, depth that does not fit, times in another unit: poses come, but no length."""
+    for modality, said in (("STEREO", "left and right may be exchanged"), ("RGBD", "too sparse"), ("MONO", None)):
+        run = write_run(tmp_path / modality, metric=False, modality=modality)
+        remarks = [remark for remark in evaluate_run(run.folder).remarks if "gave no length" in remark]
+        moving = sum(row.tx is not None for row in run.rows)
+        assert [f"gave no length to {moving} of {moving} pairs" in remark for remark in remarks] == [True] * bool(said)
+        assert said is None or said in remarks[0]
+    assert not [remark for remark in evaluate_run(write_run(tmp_path / "fits").folder).remarks if "length" in remark]
+
+    with PairTableWriter(run.folder / "pairs.csv") as writer:
+        for number, row in enumerate(run.rows):
+            stamp_ns = START_NS + number * 1000 * PERIOD_NS
+            restarts = row.is_keyframe and number > 100
+            reason = KeyframeReason.TIME_JUMP if restarts else row.keyframe_reason
+            writer.write(replace(row, stamp_ns=stamp_ns, keyframe_reason=reason, segment=int(restarts)))
+    remarks = evaluate_run(run.folder).remarks
+    assert any(f"Frames are {PERIOD_NS * 1e-6:.6g} s apart" in remark and "unit" in remark for remark in remarks)
+    num_restarts = sum(row.is_keyframe for row in run.rows[101:])
+    assert any(f"2 unconnected segments ({num_restarts} TIME_JUMP)" in remark for remark in remarks)
 
 
 def test_a_run_without_scale_is_aligned_with_a_free_one(tmp_path):

@@ -1,5 +1,6 @@
 """Run folders that are written a second time, and the command that measures them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from feature_matcher_ros.config import FrontEndConfig, override
 from feature_matcher_ros.errors import OutputError
 from feature_matcher_ros.evaluation.evaluate import evaluate_run
 from feature_matcher_ros.evaluation.replay import ReplayOptions, replay
+from feature_matcher_ros.evaluation.run_folder import RunFolder
+from feature_matcher_ros.evaluation.sequences import Selection
 from feature_matcher_ros.geometry import pose_from
 
 FAST = override(FrontEndConfig(), {"extractor.name": "orb", "matcher.name": "mutual_nearest"})
@@ -49,12 +52,19 @@ def test_a_replay_replaces_all_of_an_earlier_run_and_nothing_else(used: Path, tm
     assert any(remark.startswith("There is no ground truth") for remark in evaluation.remarks)
 
 
-def test_a_folder_that_held_no_run_loses_nothing(tmp_path: Path) -> None:
-    mine = tmp_path / "out" / "report.html"
-    mine.parent.mkdir()
+@pytest.mark.parametrize("name", ["ground_truth.tum", "pairs.csv", "report.html", "topics/mine.mcap"])
+def test_a_folder_that_held_no_run_loses_nothing(tmp_path: Path, name: str) -> None:
+    images, mine = write_image_folder(tmp_path / "images"), tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    replay(write_image_folder(tmp_path / "images"), mine.parent, config=FAST)
-    assert mine.read_text() == "mine"
+    with pytest.raises(OutputError, match=rf"{name.split('/')[0]}' is there already .* choose another --output"):
+        replay(images, tmp_path / "out", config=FAST)
+    assert (files_of(tmp_path / "out"), mine.read_text()) == ({name}, "mine")
+    mine.rename(tmp_path / "out" / "notes.txt")
+    (tmp_path / "out" / "topics").rmdir() if "topics" in name else None
+    (tmp_path / "out" / "run.json.part").write_text("of a run that found no space")
+    replay(images, tmp_path / "out", config=FAST)
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("part", ["matches.mp4", "topics", "topics/topics.mcap"])
@@ -63,6 +73,38 @@ def test_a_run_is_not_replaced_by_a_replay_of_itself(used: Path, part: str) -> N
     with pytest.raises(OutputError, match=r"belongs to the run in .* choose another --output"):
         replay(used / part, used, config=FAST)
     assert files_of(used) == before
+
+
+def test_a_run_whose_process_was_killed_is_measured_all_the_same(
+    used: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It leaves an unfinished bag of topics."""
+    (used / "topics" / "topics.mcap").write_bytes((used / "topics" / "topics.mcap").read_bytes()[:700])
+    (used / "topics" / "metadata.yaml").unlink()
+    (used / "trajectory.tum").unlink()
+    code, out, err = feature_matcher(capsys, "evaluate", used)
+    assert (code, err) == (0, "") and "Nothing is said of the tracks" in out
+    assert evaluate_run(used).frames.num_frames == 5
+
+
+def test_folders_whose_names_hold_dots_get_runs_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("walk.1", "walk.2"):
+        folder = write_image_folder(tmp_path / name, count=2)
+        assert feature_matcher(capsys, "replay", folder, "-m", "mutual_nearest", "--no-report")[0] == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["walk.1", "walk.2"]
+
+
+def test_an_unlimited_duration_and_interval_have_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """JSON has no word for infinity."""
+    images, run = write_image_folder(tmp_path / "images", count=2), tmp_path / "run"
+    words = ["--duration", "inf", "-s", "keyframes.max_interval_ms=inf", "-m", "mutual_nearest"]
+    assert feature_matcher(capsys, "replay", images, "-o", run, *words)[0] == 0
+    for name in ("run.json", "report.json"):
+        json.loads((run / name).read_text(), parse_constant=pytest.fail)
+    assert RunFolder(run).read_info().source_selection() == Selection(duration_s=float("inf"))
 
 
 def test_several_runs_are_measured_against_a_given_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

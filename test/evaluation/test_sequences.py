@@ -224,7 +224,7 @@ def test_images_none_of_which_can_be_decoded(tmp_path: Path) -> None:
     write_image_folder(tmp_path, count=2)
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(b"no image")
-    with pytest.raises(SourceError, match=r"not one of the 2 images can be decoded.*0\.png"):
+    with pytest.raises(SourceError, match=r"not one of the 2 images can be used.*0\.png' cannot be read as"):
         open_sequence(tmp_path)
 
 

@@ -60,6 +60,7 @@ def test_lines_are_put_in_order_and_the_first_of_equal_stamps_is_kept(tmp_path: 
         ("1 2 3\n", "line 1: '1 2 3'"),
         ("1 0 0 0 0 0 0 1\nx 0 0 0 0 0 0 1\n", "line 2"),
         ("1 0 0 nan 0 0 0 1\n", "line 1"),
+        ("1 nan nan nan nan nan nan nan\n", "holds no pose"),
         ("nan 0 0 0 0 0 0 1\n", "line 1"),
         ("1e999999999 0 0 0 0 0 0 1\n", "line 1"),
         ("99999999999 0 0 0 0 0 0 1\n", "line 1"),

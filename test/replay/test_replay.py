@@ -217,6 +217,21 @@ def test_one_pair_of_images_is_matched_and_drawn(tmp_path: Path, capsys: pytest.
     assert cv2.imread(str(tmp_path / "matches.png")).shape[1] >= 640
 
 
+@pytest.mark.parametrize(
+    "words", [["-o", "a.png"], ["-o", "./b.png"], ["--csv", "b.png"], ["-o", "a.png", "--against", "lightglue"]]
+)
+def test_a_match_never_takes_the_place_of_an_image(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "b.png"):
+        assert cv2.imwrite(name, np.full((48, 64), 100, np.uint8))
+    before = [Path(name).read_bytes() for name in ("a.png", "b.png")]
+    code, _, err = feature_matcher(capsys, "match", "a.png", tmp_path / "b.png", *words)
+    assert code == 1 and "is one of the images, which would be replaced" in err
+    assert [Path(name).read_bytes() for name in ("a.png", "b.png")] == before
+
+
 def test_the_front_end_keeps_up_with_a_disk_that_is_full(bag: Path, tmp_path: Path) -> None:
     """Write into a file system of 200 kB: one sentence, and the table written so far can be read."""
     small = tmp_path / "small"

@@ -101,6 +101,17 @@ def test_sixteen_bit_grey_scales_the_whole_range(encoding: str, padding: int, bi
     assert image[0, :4].tolist() == [0, 255, 0, 1]
 
 
+@pytest.mark.parametrize(("bits", "brightest"), [(10, 600), (10, 1023), (12, 1024), (12, 4095), (14, 9000)])
+def test_what_a_sensor_of_fewer_bits_saw_stays_visible(bits: int, brightest: int) -> None:
+    values = np.random.default_rng(bits).integers(0, brightest + 1, (HEIGHT, WIDTH))
+    values[0, 0] = brightest
+    expected = values * (255 / (2**bits - 1))
+    for message in (to_message("mono16", values.tolist(), 16), to_message("16UC1", values.tolist(), 16, True, 4)):
+        assert_close(decode_image(message), expected, 0.5)
+    png = Compressed("mono16; png compressed ", encoded(values.astype(np.uint16)))
+    assert_close(decode_compressed_image(png), expected, 0.5)
+
+
 def test_unnamed_colour_is_bgr() -> None:
     for encoding, order in (("8UC3", "bgr"), ("8UC4", "bgra")):
         message = to_message(encoding, interleaved(BGR, order))

@@ -96,6 +96,8 @@ def _calibration(sensors: Path, stereo: bool) -> Calibration:
 
 def _body_from_sensor(sensor: Path) -> Float:
     path = sensor / "sensor.yaml"
+    if not path.is_file():
+        raise CalibrationError(f"'{path}' with T_BS, the pose of the sensor on the body, is missing: add it.")
     content = load_yaml(path)
     if "T_BS" not in content:
         raise CalibrationError(f"'{path}' has no T_BS, the pose of the sensor on the body: add it.")

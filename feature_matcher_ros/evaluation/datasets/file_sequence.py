@@ -174,17 +174,17 @@ def first_image_size(paths: Iterable[Path]) -> tuple[int, int]:
 
 
 def _first_size(paths: Sequence[Path], read_shape: Callable[[Path], tuple[int, ...]], what: str) -> tuple[int, int]:
+    reasons = []
     for path in paths:
         try:
             height, width = read_shape(path)[:2]
         except ImageError as error:
-            _LOG.debug("%s", error)
+            reasons.append(str(error))
             continue
         return width, height
-    raise SourceError(
-        f"not one of the {len(paths)} {what} can be decoded (the first is '{paths[0] if paths else 'missing'}'): "
-        "check that the download is complete."
-    )
+    if not reasons:
+        raise SourceError(f"there are no {what} in the selected stretch: choose a longer one, or --modality MONO.")
+    raise SourceError(f"not one of the {len(paths)} {what} can be used; of the first: {reasons[0]}")
 
 
 def _with_omissions(recording: Recording) -> SequenceInfo:

@@ -73,6 +73,8 @@ class VideoSequence:
         with _open_capture(self._path) as capture:
             covered = 0
             for stamp_ns in self._grab(capture):
+                if self._selection.is_over(stamp_ns):
+                    break
                 if not self._selection.covers(stamp_ns):
                     continue
                 covered += 1
