@@ -39,6 +39,7 @@ from feature_matcher_ros.ros.topics import (
     PATH,
     RELATIVE_POSE,
     STATUS,
+    VIEW_TF,
     Topic,
 )
 
@@ -260,7 +261,7 @@ def test_memory_and_latency_do_not_grow(adapter: str, stereo_bag: Path) -> None:
     duration_s = float(os.environ.get("SOAK_S", "60"))
     changes = settings(**NODE, node__publish_unscaled=True, node__image_transport="compressed")
     node = LiveNode(*remap(image=LEFT), adapter=adapter, **changes)
-    shown = [MARKERS, MATCHES_IMAGE, PATH]
+    shown = [MARKERS, MATCHES_IMAGE, PATH, VIEW_TF]
     with node, Recorder() as recorder, Consumer([DIAGNOSTICS]) as consumer, listener_that_keeps_nothing(shown):
         recorder.wait_for_node()
         consumer.wait_for_node()
