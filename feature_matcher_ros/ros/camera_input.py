@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from feature_matcher_ros.errors import ImageError
 from feature_matcher_ros.evaluation.bag_topics import IMAGE
 from feature_matcher_ros.node_config import NodeConfig
 from feature_matcher_ros.ros.frame_ledger import DropReason, FrameCounts, FrameLedger
-from feature_matcher_ros.ros.graph import LATCHED, RELIABLE, SENSOR_DATA, Graph, QosProfile, Subscription
+from feature_matcher_ros.ros.graph import LATCHED, RELIABLE, SENSOR_DATA, Endpoint, Graph, QosProfile, Subscription
 from feature_matcher_ros.ros.input_topics import InputTopic, below, image_topics, input_topics, second_role
 from feature_matcher_ros.ros.latest_slot import LatestSlot, Mailbox, PatientQueue
 from feature_matcher_ros.ros.live_rig import LiveRig, Role
@@ -77,8 +77,9 @@ class CameraInput:
         if self._mask_topic:
             for qos in (LATCHED, SENSOR_DATA):  # the first hears latched masks, the second unlatched ones
                 self._listen_to(self._mask_topic, IMAGE, qos, self._on_mask)
+        endpoints = self._graph.publishers()
         for wanted in self.wanted:
-            self._subscriptions[wanted] = self._subscribe(wanted, self._qos(wanted))
+            self._subscriptions[wanted] = self._subscribe(wanted, self._qos(wanted, endpoints))
 
     def close(self) -> None:
         """Stop listening, and let go of what waits."""
@@ -131,12 +132,20 @@ class CameraInput:
 
     def follow_publishers(self) -> None:
         """Where quality of service is chosen by what is offered, choose again."""
-        for wanted, subscription in self.subscriptions().items():
-            if not self.rig.has_info(wanted.role) if wanted.is_info else self._config.qos == "auto":
-                qos = self._qos(wanted)
-                if qos != subscription.qos:
-                    subscription.close()
-                    self._subscriptions[wanted] = self._subscribe(wanted, qos)
+        followed = [
+            wanted for wanted, subscription in self.subscriptions().items() if self._follows(wanted, subscription)
+        ]
+        endpoints = self._graph.publishers() if followed else ()
+        for wanted in followed:
+            subscription, qos = self._subscriptions[wanted], self._qos(wanted, endpoints)
+            if qos != subscription.qos:
+                subscription.close()
+                self._subscriptions[wanted] = self._subscribe(wanted, qos)
+
+    def _follows(self, wanted: InputTopic, subscription: Subscription) -> bool:
+        if wanted.is_info:
+            return subscription.qos.is_latched or not self.rig.has_info(wanted.role)
+        return self._config.qos == "auto"
 
     def _listen_to(self, topic: str, type_name: str, qos: QosProfile, on_message: Callable[[Any], None]) -> None:
         self._beside.append(self._graph.subscribe(topic, type_name, qos, on_message, lambda _: None))
@@ -165,15 +174,15 @@ class CameraInput:
 
         return self._graph.subscribe(wanted.name, wanted.type_name, qos, on_message, on_damaged)
 
-    def _qos(self, wanted: InputTopic) -> QosProfile:
+    def _qos(self, wanted: InputTopic, endpoints: Sequence[Endpoint]) -> QosProfile:
         """Ask for little by default: a subscription that asks for more than is offered hears nothing."""
-        is_reliable = self._config.qos == "reliable" and not wanted.is_info
-        if self._config.qos == "auto" or wanted.is_info:
-            offered = [endpoint.qos for endpoint in self._graph.publishers() if endpoint.topic == wanted.topic]
-            is_reliable = bool(offered) and all(qos is not None and qos.is_reliable for qos in offered)
-            if wanted.is_info and is_reliable and all(qos is not None and qos.is_latched for qos in offered):
-                return LATCHED  # it may have been published before, and only once
-        if self._config.process_every_frame and not wanted.is_info:
+        offered = [endpoint.qos for endpoint in endpoints if endpoint.topic == wanted.topic]
+        is_offered = bool(offered) and all(qos is not None and qos.is_reliable for qos in offered)
+        if wanted.is_info:  # until it has been heard: it may have been published before, and only once
+            is_latched = is_offered and all(qos is not None and qos.is_latched for qos in offered)
+            return LATCHED if is_latched and not self.rig.has_info(wanted.role) else SENSOR_DATA
+        is_reliable = is_offered if self._config.qos == "auto" else self._config.qos == "reliable"
+        if self._config.process_every_frame:
             return QosProfile(is_reliable, depth=0)
         return RELIABLE if is_reliable else SENSOR_DATA
 

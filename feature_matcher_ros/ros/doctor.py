@@ -23,8 +23,9 @@ from feature_matcher_ros.ros.camera_input import CameraInput
 from feature_matcher_ros.ros.frame_builder import FrameBuilder
 from feature_matcher_ros.ros.graph import SENSOR_DATA, Endpoint, Graph
 from feature_matcher_ros.ros.input_topics import InputTopic, camera_namespaces, input_topics
+from feature_matcher_ros.ros.live_camera import is_too_old
 from feature_matcher_ros.ros.names import NodeName
-from feature_matcher_ros.ros.startup_check import explain_silence, explain_topic
+from feature_matcher_ros.ros.startup_check import AGE_REMEDY, explain_silence, explain_topic
 from feature_matcher_ros.ros.synchronizer import Bundle
 from feature_matcher_ros.runtimes.engine_cache import default_engine_folder
 from feature_matcher_ros.runtimes.engine_manifest import read_engine_manifest
@@ -70,17 +71,22 @@ def examine_graph(graph: Graph, config: NodeConfig, listen_s: float) -> Examinat
     cameras = [CameraInput(graph, config, name, changed) for name in camera_namespaces(config.namespaces)]
     for camera in cameras:
         camera.open()
-    bundles = _first_bundles(cameras, changed, listen_s)
+    arrivals = _first_arrivals(cameras, changed, listen_s, graph)
     endpoints = graph.publishers()
     rows = [
         (wanted.label, wanted.topic, wanted.type_name, _offers(wanted, endpoints), str(camera.num_received(wanted)))
         for camera in cameras
         for wanted in camera.wanted
     ]
-    problems = [problem for camera in cameras for problem in _problems(camera, config, bundles.get(camera), endpoints)]
+    problems = [problem for camera in cameras for problem in _problems(camera, config, arrivals.get(camera), endpoints)]
+    notes = [
+        f"{count} publishers send images, which the node takes for one camera: end all but one."
+        for camera in cameras
+        if (count := camera.num_publishers()) > 1
+    ]
     for camera in cameras:
         camera.close()
-    return Examination(tuple(rows), tuple(problems))
+    return Examination(tuple(rows), tuple(problems), tuple(notes))
 
 
 def examine_bag(path: Path, node: NodeName, config: NodeConfig) -> Examination:
@@ -129,31 +135,35 @@ def _unreadable(path: Path, selection: Selection) -> tuple[str, ...]:
     return ()
 
 
-def _first_bundles(
-    cameras: Sequence[CameraInput], changed: threading.Condition, listen_s: float
-) -> dict[CameraInput, Bundle]:
-    """One frame of each camera, as far as there is one."""
-    bundles: dict[CameraInput, Bundle] = {}
+def _first_arrivals(
+    cameras: Sequence[CameraInput], changed: threading.Condition, listen_s: float, graph: Graph
+) -> dict[CameraInput, tuple[Bundle, float]]:
+    """One frame of each camera and its age in milliseconds, as far as there is one."""
+    arrivals: dict[CameraInput, tuple[Bundle, float]] = {}
     deadline_s = time.monotonic() + listen_s
     while time.monotonic() < deadline_s:
         for camera in cameras:
+            camera.follow_publishers()
             with changed:
                 bundle = camera.take()
             if bundle is not None:
-                bundles.setdefault(camera, bundle)
+                arrivals.setdefault(camera, (bundle, (graph.now_ns() - bundle.stamp_ns) * 1e-6))
         time.sleep(_POLL_S)
-    return bundles
+    return arrivals
 
 
 def _problems(
-    camera: CameraInput, config: NodeConfig, bundle: Bundle | None, endpoints: Sequence[Endpoint]
+    camera: CameraInput, config: NodeConfig, arrival: tuple[Bundle, float] | None, endpoints: Sequence[Endpoint]
 ) -> list[str]:
-    if bundle is None:
+    if arrival is None:
         return explain_silence(camera, endpoints)
+    bundle, age_ms = arrival
     try:
         FrameBuilder(config, camera.rig, camera.second).build(bundle)
     except FeatureMatcherError as error:
         return [str(error)]
+    if is_too_old(age_ms, config):
+        return [f"images come {age_ms * 1e-3:.1f} s after their stamps, node.max_frame_age_ms is less: {AGE_REMEDY}."]
     return []
 
 

@@ -66,7 +66,8 @@ class LiveCamera:
         ledger = self.input.ledger
         self._is_processing = True
         try:
-            if self._is_too_old(bundle):
+            age_ms = self._age_ms(bundle)
+            if age_ms is not None and is_too_old(age_ms, self._config):
                 ledger.drop(DropReason.TOO_OLD)
                 return
             frame = self._builder.build(bundle)
@@ -87,11 +88,6 @@ class LiveCamera:
             self._remember(bundle, result)
         finally:
             self._is_processing = False
-
-    def _is_too_old(self, bundle: Bundle) -> bool:
-        age_ms = self._age_ms(bundle)
-        limit_ms = self._config.max_frame_age_ms
-        return not self._config.process_every_frame and age_ms is not None and 0.0 < limit_ms < age_ms
 
     def _age_ms(self, bundle: Bundle) -> float | None:
         age_ms = (self._graph.now_ns() - bundle.stamp_ns) * 1e-6
@@ -126,6 +122,11 @@ class LiveCamera:
             return False
         self._said.add(cause)
         return True
+
+
+def is_too_old(age_ms: float, config: NodeConfig) -> bool:
+    """Tell whether an image is left out for its age; that of stamps of another clock is none."""
+    return not config.process_every_frame and 0.0 < config.max_frame_age_ms < age_ms <= _OTHER_CLOCK_MS
 
 
 def _reason_of(error: FeatureMatcherError) -> DropReason:

@@ -73,6 +73,7 @@ class Server:
             sources = [CameraInput(self._graph, node, name, self._changed) for name in names]
             _build_engines(self._config, progress)
             self._matcher = matcher = create_matcher(self._config)
+            follow_config(matcher, self._config.matcher)  # what was set while the networks were opened
             progress.begin("matches an image with itself, which takes longest the first time")
             _warm_up(matcher)
             if node.mount_rotation_deg:

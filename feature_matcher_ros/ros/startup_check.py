@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from feature_matcher_ros.evaluation.bag_topics import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from feature_matcher_ros.ros.camera_input import Arrivals, CameraInput
@@ -20,9 +20,12 @@ _PARAMETERS = {
     (Role.RIGHT, True): "right_camera_info_topic",
     (Role.DEPTH, True): "depth_camera_info_topic",
 }
+AGE_REMEDY = (
+    "with a bag play it with --clock and set use_sim_time, with a camera set the clocks of both computers, or give a "
+    "larger limit"
+)
 _REASONS = {
-    DropReason.TOO_OLD: "they are older than node.max_frame_age_ms when they could be processed: with a bag play it "
-    "with --clock and set use_sim_time, with a camera set the clocks of both computers, or give a larger limit",
+    DropReason.TOO_OLD: f"they are older than node.max_frame_age_ms when they could be processed: {AGE_REMEDY}",
     DropReason.WITHOUT_STAMP: "their stamps are zero: the driver must fill in header.stamp",
     DropReason.OUT_OF_ORDER: "their stamps run backwards: publish the images in order",
     DropReason.WITHOUT_PARTNER: "no {second} has a stamp within {parameter}: synchronise the cameras, or allow more",
@@ -81,9 +84,9 @@ def explain_topic(
 
 
 def _without_publisher(wanted: InputTopic, endpoints: Sequence[Endpoint]) -> str:
-    child = next(_children(wanted, endpoints), None)
-    if child is not None:
-        return f"nobody publishes it, only {child} below it: set {_transport(wanted)} to compressed."
+    elsewhere = _other_transport(wanted, endpoints)
+    if elsewhere:
+        return f"nobody publishes it, only {elsewhere}."
     others = sorted({endpoint.topic for endpoint in endpoints if endpoint.type_name == wanted.type_name})
     parameter = _PARAMETERS[wanted.role, wanted.is_info]
     if others:
@@ -106,13 +109,15 @@ def _without_publisher(wanted: InputTopic, endpoints: Sequence[Endpoint]) -> str
     return "nobody publishes images of any kind: start the camera."
 
 
-def _children(wanted: InputTopic, endpoints: Sequence[Endpoint]) -> Iterator[str]:
-    """Compressed topics below a raw one that nobody publishes."""
-    if wanted.type_name == IMAGE:
-        for endpoint in endpoints:
-            parent = endpoint.topic.rpartition("/")[0]
-            if parent == wanted.topic and endpoint.type_name == COMPRESSED_IMAGE:
-                yield endpoint.topic
+def _other_transport(wanted: InputTopic, endpoints: Sequence[Endpoint]) -> str:
+    """Where the same images are: below the raw topic that nobody publishes, or above the compressed one."""
+    for endpoint in endpoints:
+        kinds, parent = (wanted.type_name, endpoint.type_name), endpoint.topic.rpartition("/")[0]
+        if kinds == (IMAGE, COMPRESSED_IMAGE) and parent == wanted.topic:
+            return f"{endpoint.topic} below it: set {_transport(wanted)} to compressed"
+        if kinds == (COMPRESSED_IMAGE, IMAGE) and endpoint.topic == wanted.topic.rpartition("/")[0]:
+            return f"{endpoint.topic} above it, which is raw: set {_transport(wanted)} to raw"
+    return ""
 
 
 def _other_type(wanted: InputTopic, type_name: str) -> str:

@@ -41,7 +41,7 @@ from feature_matcher_ros.ros.conversions import image_message
 from feature_matcher_ros.ros.dds_graph import DdsGraph
 from feature_matcher_ros.ros.doctor import examine_graph
 from feature_matcher_ros.ros.frame_ledger import DropReason
-from feature_matcher_ros.ros.graph import RELIABLE
+from feature_matcher_ros.ros.graph import LATCHED, RELIABLE
 from feature_matcher_ros.ros.live_camera import LiveCamera as LivePipeline
 from feature_matcher_ros.ros.live_rig import Role
 from feature_matcher_ros.ros.names import NodeName, RemappingRule
@@ -275,7 +275,9 @@ def test_a_stereo_stream_may_stop_and_return(adapter: str, frames: list[Frame]) 
         consumer.wait_for_node()
         show_until(lambda values: int(values["processed"]) > 2, "pairs")
         assert consumer.diagnostics()["max_skew_ms"] == "2.000"
-        show_until(lambda values: "images came since the last one" in values["message"], "the loss", is_alone=True)
+        show_until(
+            lambda values: "no right image on /right/camera/image" in values["message"], "the loss", is_alone=True
+        )
         lost = int(consumer.diagnostics()["dropped_without_partner"])
         assert lost > 5
         show_until(lambda values: values["state"] == "OK" and "missing" not in values, "pairs again")
@@ -406,6 +408,37 @@ def test_bytes_that_are_no_message_are_counted() -> None:
             subscription._delivery.hand_over(data)
     assert not heard and [type(error).__name__ for error in damaged] == ["SourceError"] * 4
     assert "a message on /image is not a whole sensor_msgs/msg/Image" in str(damaged[0])
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_doctor_sees_what_the_node_would_leave_out(adapter: str, frames: list[Frame]) -> None:
+    """A bag that is played without its clock; and two cameras on one topic. CameraInfo came once, and long ago."""
+    with graph_of("dds", "camera") as player, graph_of("dds", "other") as other, graph_of(adapter, "doctor") as graph:
+        info = player.advertise("/c/camera_info", "sensor_msgs/msg/CameraInfo", LATCHED)
+        info.publish(info_message(player.make, frames[0].camera))
+        images = [found.advertise("/c/image", "sensor_msgs/msg/Image", RELIABLE) for found in (player, other)]
+        stop = threading.Event()
+
+        def drive() -> None:
+            while not stop.wait(0.1):
+                stamp_ns = time.time_ns() - 600_000_000_000
+                images[0].publish(image_message(player.make, stamp_ns, "camera", frames[0].image))
+
+        driver = threading.Thread(target=drive)
+        driver.start()
+        try:
+            wait_until(lambda: len(graph.publishers()) >= 3, "the camera's topics")
+            found = examine_graph(graph, NodeConfig(image_topic="/c/image"), 2.0)
+            every = examine_graph(graph, NodeConfig(image_topic="/c/image", process_every_frame=True), 2.0)
+        finally:
+            stop.set()
+            driver.join()
+    assert len(found.problems) == 1 and found.problems[0].startswith("images come 600.")
+    assert "play it with --clock and set use_sim_time" in found.problems[0]
+    assert every.problems == ()
+    assert found.notes == every.notes == (
+        "2 publishers send images, which the node takes for one camera: end all but one.",
+    )  # fmt: skip
 
 
 def test_doctor_sees_what_never_connects(frames: list[Frame]) -> None:

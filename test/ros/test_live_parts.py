@@ -288,6 +288,11 @@ OFFERED = Endpoint("/camera/image_raw", IMAGE, RELIABLE)
         (WANTED, Endpoint("/image", IMAGE, SENSOR_DATA), "is best effort and the node asks for reliable.*node.qos"),
         (WANTED, Endpoint("/image", IMAGE, RELIABLE), "there is a publisher, but it sends nothing"),
         (WANTED, Endpoint("/rosout", "rcl_interfaces/msg/Log", RELIABLE), "nobody publishes images of any kind"),
+        (
+            InputTopic(Role.DEPTH, "/d/image/compressedDepth", "/d/image/compressedDepth", COMPRESSED_IMAGE),
+            Endpoint("/d/image", IMAGE, RELIABLE),
+            "only /d/image above it, which is raw: set node.depth_transport to raw.",
+        ),
         (INFO, OFFERED, r"nobody publishes any: .*node\.calibration"),
         (
             RIGHT_INFO,

@@ -186,6 +186,31 @@ def test_depth_whose_camera_info_nobody_publishes_is_not_waited_for(frames: list
     ]
 
 
+def test_what_is_set_while_networks_are_opened_is_followed(
+    frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To open them may take minutes, in which parameters are accepted."""
+    begun, wanted = override(LiveConfig(), ORB), override(LiveConfig(), ORB | {"matcher.max_ratio": 0.5})
+    server = Server(RecordingGraph(), begun)
+    create = server_module.create_matcher
+
+    def create_meanwhile(config: LiveConfig) -> Any:
+        matcher = create(config)
+        server.follow(wanted)
+        return matcher
+
+    monkeypatch.setattr(server_module, "create_matcher", create_meanwhile)
+    server.configure()
+    (camera,) = server.cameras
+    found, expected = (pair_of(matcher, frames) for matcher in (camera.front_end.matcher, create(wanted)))
+    assert len(found) == len(expected) < len(pair_of(create(begun), frames))
+    server.cleanup()
+
+
+def pair_of(matcher: Any, frames: list[Frame]) -> Any:
+    return matcher.match(*(matcher.extract(frame.image) for frame in (frames[0], frames[3])))
+
+
 def test_who_begins_to_listen_to_diagnostics_hears_nothing_of_old_drops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_PERIOD_S", 0.01)
     graph = RecordingGraph()
