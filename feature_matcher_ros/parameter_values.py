@@ -47,7 +47,13 @@ def _number(value: Any) -> float | None:
 
 
 def _numbers(value: Any) -> tuple[float, ...] | None:
-    """Read a sequence, the array of a ROS 2 parameter or a text like ``0.9,0.8`` or ``[0.9, 0.8]``."""
+    """Read a sequence, the array of a ROS 2 parameter or a text like ``0.9,0.8`` or ``[0.9, 0.8]``.
+
+    Nothing is what a ROS 2 node has for an empty list: ``ros2 param dump`` writes null, which rcl and ``ros2 param
+    load`` read as text.
+    """
+    if value in (None, "null", "None"):
+        return ()
     if isinstance(value, str):
         inside = value.strip().removeprefix("[").removesuffix("]").strip()
         value = [_parsed(word) for word in inside.split(",")] if inside else []

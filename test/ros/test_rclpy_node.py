@@ -186,6 +186,22 @@ def test_parameters_change_at_run_time_where_they_can(operator: Operator, frames
         show(camera, consumer, frames[:1])
 
 
+def test_what_ros2_param_dumps_starts_another_node(operator: Operator, tmp_path: Path) -> None:
+    """Of rclpy, and without ROS."""
+    with LiveNode(*LISTENING, adapter="rclpy", **PLAIN) as node:
+        node.wait_until_it_listens()
+        command = ["ros2", "param", "dump", "/feature_matcher"]
+        dumped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout
+        assert operator.set(matcher__confidence_thresholds="None") == (True, "")  # as ``ros2 param load`` sends it
+    path = tmp_path / "dumped.yaml"
+    path.write_text(dumped)
+    assert "confidence_thresholds: null" in dumped
+    for adapter in ("rclpy", "dds"):
+        with LiveNode(*LISTENING, "--params-file", str(path), adapter=adapter) as node:
+            node.wait_until_it_listens()
+            assert "listens to /camera/image" in node.log
+
+
 def test_every_parameter_is_described(operator: Operator) -> None:
     known = list(iterate_parameters(LiveConfig()))
     with LiveNode(adapter="rclpy", autostart=False):
