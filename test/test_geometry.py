@@ -60,6 +60,19 @@ def test_a_camera_of_lists_and_names_is_the_same_camera() -> None:
         Camera([[520, 0], [310]], 640, 480)
 
 
+def test_cameras_are_the_same_by_size_matrix_and_lens() -> None:
+    pinhole, bent = Camera(K, 640, 480), camera(PLUMB_BOB, DistortionModel.PLUMB_BOB)
+    assert pinhole.is_same_as(Camera(K + np.diag([0.3, -0.3, 0.0]), 640, 480, np.zeros(5), "plumb_bob"))
+    assert bent.is_same_as(camera(PLUMB_BOB, DistortionModel.PLUMB_BOB))
+    for other in (
+        bent,
+        Camera(K + np.diag([1.0, 0.0, 0.0]), 640, 480),
+        Camera(K, 640, 400),
+        Camera(K, 640, 480, np.zeros(4), "equidistant"),  # which bends all the same
+    ):
+        assert not pinhole.is_same_as(other) and not other.is_same_as(pinhole)
+
+
 def test_seconds_are_no_stamp() -> None:
     image = np.zeros((480, 640), np.uint8)
     assert Frame(np.int64(5), image, CAMERAS["none"]).stamp_ns == 5

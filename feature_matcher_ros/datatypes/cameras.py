@@ -75,6 +75,18 @@ class Camera:
                 "calibration file."
             )
 
+    def is_same_as(self, other: Camera) -> bool:
+        """Whether both project alike, to half a pixel, as the cameras of registered images do."""
+        same_size = (self.width, self.height) == (other.width, other.height)
+        if not same_size or not np.allclose(self.K, other.K, atol=0.5):
+            return False
+        if self._bends_nothing() or other._bends_nothing():
+            return self._bends_nothing() and other._bends_nothing()
+        return self.distortion_model is other.distortion_model and np.array_equal(self.distortion, other.distortion)
+
+    def _bends_nothing(self) -> bool:
+        return self.distortion_model is not DistortionModel.EQUIDISTANT and not np.any(self.distortion)
+
 
 def _numbers(value: ArrayLike, name: str) -> Float:
     try:

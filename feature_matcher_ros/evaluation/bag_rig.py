@@ -123,7 +123,7 @@ class RigReader:
         if is_called_registered(depth):
             self._assumptions.append(f"{depth.name} is taken to be registered to {image.name}, by its name")
             return np.eye(4)
-        if _same_pinhole(camera, depth_camera):
+        if camera.is_same_as(depth_camera):
             self._assumptions.append(f"{depth.name} is taken to be registered to {image.name}: their cameras are equal")
             return np.eye(4)
         raise CalibrationError(
@@ -164,11 +164,6 @@ def _scaled(camera: Camera, size: Size | None, depth: ImageTopic) -> Camera:
         return camera if size is None else scale_camera(camera, *size)
     except CalibrationError as error:
         raise CalibrationError(f"{depth.name} has no CameraInfo and does not fit the image: {error}") from error
-
-
-def _same_pinhole(one: Camera, other: Camera) -> bool:
-    same_size = (one.width, one.height) == (other.width, other.height)
-    return same_size and np.allclose(one.K, other.K, atol=0.5) and not np.any(one.distortion)
 
 
 def _check_size(camera: Camera, size: Size | None, topic: ImageTopic) -> None:

@@ -157,7 +157,7 @@ class LiveRig:
         if pose is not None:
             return pose
         name = self._topics[Role.DEPTH]
-        if is_called_registered(ImageTopic(name, name, IMAGE, 0, "", "")) or _same_pinhole(camera, depth_camera):
+        if is_called_registered(ImageTopic(name, name, IMAGE, 0, "", "")) or camera.is_same_as(depth_camera):
             return np.eye(4)
         raise CalibrationError(
             f"where {self._topics[Role.DEPTH]} stands to {self._topics[Role.IMAGE]} is not known, since /tf_static "
@@ -187,8 +187,3 @@ def _says_the_same(one: Any, other: Any) -> bool:
     matrices = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in "dkrp")
     plain = all(getattr(one, name) == getattr(other, name) for name in _COMPARED)
     return matrices and plain and all(getattr(one.roi, name) == getattr(other.roi, name) for name in _REGION)
-
-
-def _same_pinhole(one: Camera, other: Camera) -> bool:
-    same_size = (one.width, one.height) == (other.width, other.height)
-    return same_size and np.allclose(one.K, other.K, atol=0.5) and not np.any(one.distortion)

@@ -61,10 +61,10 @@ def _captured(stream: int, work: Callable[[], bool]) -> Iterator[c_void_p]:
     graph = c_void_p()
     _require("cuStreamBeginCapture_v2", _driver().cuStreamBeginCapture_v2(stream, _OF_THIS_THREAD))
     try:
-        is_asked_for = work()
-    finally:  # a stream is of no use while it is captured
-        status = _driver().cuStreamEndCapture(stream, ctypes.byref(graph))
-    try:
+        try:
+            is_asked_for = work()
+        finally:  # a stream is of no use while it is captured
+            status = _driver().cuStreamEndCapture(stream, ctypes.byref(graph))
         _require("cuStreamEndCapture", status)
         if not is_asked_for or not graph:
             raise MatcherError("the work cannot be asked of a stream that is captured: ask for it without that.")

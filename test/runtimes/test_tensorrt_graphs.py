@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fake_cuda_graphs import INVALIDATED
+from fake_cuda_graphs import INVALIDATED, STREAM
 from fake_tensorrt import FakeContext
 from gpu_machine import Machine, gpu_machine
 from stored_engines import LARGE, MANIFEST, SHIPPED, SMALL, features, stage_inputs, store
@@ -27,6 +27,7 @@ from feature_matcher_ros.matchers.lightglue_graphs import open_lightglue
 from feature_matcher_ros.runtimes import open_runtime
 from feature_matcher_ros.runtimes.driver_graphs import StreamGraph
 from feature_matcher_ros.runtimes.engine_manifest import Environment
+from feature_matcher_ros.runtimes.tensorrt_device import cuda_device
 from feature_matcher_ros.runtimes.tensorrt_library import driver_problem
 from feature_matcher_ros.runtimes.tensorrt_runtime import TensorRtRuntime
 
@@ -209,6 +210,15 @@ def test_what_cannot_be_captured_runs_without(
     assert re.search(said, record.message)
     assert ("Error Code 1" in record.message) == (harm == "it cannot be captured") and runtime._logger.errors == []
     assert machine.driver.num_launched == 0 and machine.driver.executables == machine.driver.graphs == {}
+
+
+def test_work_that_raises_leaves_neither_a_capture_nor_a_graph(machine: Machine) -> None:
+    def work() -> bool:
+        raise MemoryError
+
+    with cuda_device().active(), pytest.raises(MemoryError):
+        StreamGraph(STREAM, work)
+    assert machine.gpu.captured is None and machine.driver.graphs == machine.driver.executables == {}
 
 
 def test_a_driver_that_fails_later_is_one_sentence(machine: Machine) -> None:
