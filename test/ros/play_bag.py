@@ -25,6 +25,7 @@ from feature_matcher_ros.ros.names import NodeName
 
 COMPRESSED = "/compressed"
 _PATIENCE_S = 30.0
+_DISCOVERY_S = 0.5  # a publisher may know of a subscription before that knows of it, and takes nothing until then
 
 
 def play(bag: BagFile, graph: DdsGraph, options: dict[str, str]) -> None:
@@ -44,6 +45,7 @@ def play(bag: BagFile, graph: DdsGraph, options: dict[str, str]) -> None:
         if time.monotonic() > deadline:
             sys.exit("nobody listens")
         time.sleep(0.02)
+    time.sleep(_DISCOVERY_S)
     period_s = 1.0 / float(options["rate_hz"]) if float(options.get("rate_hz", "0")) else 0.0
     next_s = time.monotonic()
     frames = [*frames_of(messages)][: int(options.get("frames", "1000000"))]

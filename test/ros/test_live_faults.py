@@ -313,7 +313,8 @@ def test_a_signal_in_the_middle_of_a_frame_ends_the_node_at_once(adapter: str) -
 def test_a_signal_ends_a_node_that_is_being_configured(number: int) -> None:
     """Where engines are built that takes minutes."""
     script = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup
 from feature_matcher_ros.cli import main
 from feature_matcher_ros.ros import server
 server.create_matcher = lambda config: (print("building", flush=True), time.sleep(60))
