@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from feature_matcher_ros.models.dense_config import CELL_PX, EfficientLoftrConfig
-from feature_matcher_ros.models.dense_matching import cell_patches, log_sum_exp
+from feature_matcher_ros.models.dense_matching import cell_patches
 from feature_matcher_ros.models.dense_network import CellPairs, Pair
 from feature_matcher_ros.models.feature_pyramid import FeaturePyramid
 
@@ -48,8 +48,8 @@ def window_similarities(maps: Pair, pairs: CellPairs) -> Pair:
 
 def log_window_probabilities(similarities: Tensor) -> Tensor:
     """Logarithms (M, 64, 64) of dual softmaxes; what lies around the window of image 1 only competes."""
-    of_rows, of_columns = log_sum_exp(similarities, 2), log_sum_exp(similarities, 1)
-    return 2.0 * _within(similarities) - of_rows - _within(of_columns)
+    of_rows, of_columns = similarities.logsumexp(2, keepdim=True), similarities.logsumexp(1, keepdim=True)
+    return 2.0 * _within(similarities) - _within(of_columns) - of_rows
 
 
 def best_pixels(log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
