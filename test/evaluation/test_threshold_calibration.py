@@ -438,4 +438,4 @@ def test_a_list_of_pairs_is_a_source_too(graphs: Path, tmp_path: Path, capsys: p
     assert "21 of 21 pairs: 11 chose, the tables are of the other 10" in out
     assert "# for the best agreement within 500 ms a pair, 100 %" in output.read_text()
     code, _, err = feature_matcher(capsys, "calibrate", path, "-o", output, "--stride", "2", *words)
-    assert code == 1 and "does nothing to image pairs" in err
+    assert code == 1 and "have no effect on image pairs" in err

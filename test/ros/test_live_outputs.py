@@ -209,7 +209,7 @@ def test_the_server_goes_through_its_life_twice(frames: list[Frame]) -> None:
         server = Server(graph, live_config(fast | {"node.max_frame_age_ms": 0}))
         server.configure()
         ledger = server.cameras[0].input.ledger
-        assert not driver.has_listeners()
+        wait_until(lambda: not driver.has_listeners(), "the end of other nodes")
         for life in (1, 2):
             server.activate()
             driver.wait_for_node()
